@@ -1,0 +1,68 @@
+"""What A2C and PPO share: acting with a policy and a value, and the scale of rewards."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from yozh import networks
+from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.estimators import Estimate, Estimator
+from yozh.agents.statistics import Running
+from yozh.core import Spec, TimeStep, Unroll
+from yozh.distributions import Distribution
+from yozh.networks import ActorCritic, Blueprint
+from yozh.networks.cores import CoreBlueprint
+from yozh.networks.network import initial_memory
+
+
+class ActorCriticAgent(GradientAgent):
+    """Fields that subclasses declare, and what follows from them."""
+
+    gamma: eqx.AbstractVar[Array]
+    estimator: eqx.AbstractVar[Estimator]
+    torso: eqx.AbstractVar[Blueprint]
+    core: eqx.AbstractVar[CoreBlueprint | None]
+    shared: eqx.AbstractVar[bool]
+    squash: eqx.AbstractVar[bool]
+    scale_rewards: eqx.AbstractVar[bool]
+
+    def network(self, spec: Spec, key: Key[Array, ""]) -> ActorCritic:
+        return ActorCritic(self.torso, self.core, spec, key, shared=self.shared, squash=self.squash)
+
+    def init(self, key: Key[Array, ""], spec: Spec) -> State:
+        state = super().init(key, spec)
+        scale = Running.of(()) if self.scale_rewards else None
+        return eqx.tree_at(lambda s: s.rewards, state, scale, is_leaf=lambda x: x is None)
+
+    def initial_memory(self, params: Params, batch: int) -> PyTree:
+        """The network's memory and, where rewards are scaled, the running discounted return."""
+        return initial_memory(params.net, batch), jnp.zeros(batch) if self.scale_rewards else None
+
+    def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
+        net_memory, discounted = memory
+        (policy, value), net_memory = self.forward(params, net_memory, step)
+        action = policy.sample(key) if explore else policy.mode()
+        extras = {"log_prob": policy.log_prob(action), "value": value}
+        if discounted is not None:
+            discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + step.reward
+            extras["discounted"] = discounted
+        return action, extras, (net_memory, discounted)
+
+    def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[Array, "T1 B"]]:
+        """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
+        (Engstrom et al. 2020, "reward scaling")."""
+        if not self.scale_rewards:
+            return state, unroll.step.reward
+        seen = state.rewards.update(unroll.extras["discounted"][1:])
+        scaled = jnp.clip(unroll.step.reward * jax.lax.rsqrt(seen.variance + 1e-8), -10.0, 10.0)
+        return eqx.tree_at(lambda s: s.rewards, state, seen), scaled
+
+    def estimate(self, state: State, unroll: Unroll, value: Float[Array, "T1 B"]) -> tuple[State, Estimate]:
+        state, reward = self.rewards(state, unroll)
+        return state, self.estimator(unroll, reward, value, self.gamma)
+
+    def unroll(self, net: ActorCritic, obs: PyTree, memory: PyTree, first: Bool[Array, "T B"], legal: Any) -> tuple[Distribution, Float[Array, "T B"]]:  # fmt: skip
+        return networks.unroll(net, obs, memory, first, legal)[0]

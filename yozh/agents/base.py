@@ -1,0 +1,109 @@
+"""What most algorithms share: one differentiable loss, an optimiser, counts and observation statistics."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key, PyTree
+
+from yozh import networks
+from yozh.agents import statistics
+from yozh.agents.schedules import Counts
+from yozh.agents.statistics import Running
+from yozh.core import Agent, Report, Spec, TimeStep, Unroll
+from yozh.networks.network import Network, initial_memory
+
+
+class Params(eqx.Module):
+    """What acting needs."""
+
+    net: Network
+    statistics: PyTree
+    counts: Counts
+
+
+class State(eqx.Module):
+    """What learning needs."""
+
+    net: Network
+    target: Network | None
+    optimiser: PyTree
+    statistics: PyTree
+    """Of observations; `None` where they are not normalised."""
+    counts: Counts
+    rewards: Running | None = None
+    """Of discounted returns; `None` where rewards are not scaled."""
+
+
+class GradientAgent(Agent):
+    """An algorithm that follows the gradient of `loss`. It says what its network, loss and optimiser are."""
+
+    normalise_observations: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def network(self, spec: Spec, key: Key[Array, ""]) -> Network: ...
+
+    @abc.abstractmethod
+    def loss(self, net: Network, state: State, batch: Any, key: Key[Array, ""]) -> tuple[Float[Array, ""], tuple[dict[str, Array], Array | None]]:  # fmt: skip
+        """The scalar to descend, and with it metrics and new priorities (or `None`)."""
+
+    @abc.abstractmethod
+    def optimiser(self, counts: Counts) -> optax.GradientTransformation:
+        """Built from the hyper-parameters on every trace, never stored."""
+
+    def after(self, state: State) -> State:
+        """What follows an update: target networks."""
+        return state
+
+    def init(self, key: Key[Array, ""], spec: Spec) -> State:
+        net = self.network(spec, key)
+        counts = Counts.zero()
+        seen = statistics.observation_statistics(spec.observation) if self.normalise_observations else None
+        return State(net, None, self._flat_optimiser(counts).init(net), seen, counts)
+
+    def policy(self, state: State) -> Params:
+        return Params(state.net, state.statistics, state.counts)
+
+    def initial_memory(self, params: Params, batch: int) -> PyTree:
+        return initial_memory(params.net, batch)
+
+    def observe(self, state: State, unroll: Unroll) -> State:
+        fresh = jax.tree.map(lambda x: x[:-1], unroll.step)
+        seen = None if state.statistics is None else statistics.update(state.statistics, fresh.obs)
+        counts = Counts(
+            state.counts.steps + jnp.sum(~unroll.step.first[1:], dtype=jnp.int32),
+            state.counts.episodes + jnp.sum(unroll.step.last[1:], dtype=jnp.int32),
+            state.counts.updates,
+        )
+        return eqx.tree_at(lambda s: (s.statistics, s.counts), state, (seen, counts), is_leaf=lambda x: x is None)
+
+    def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
+        return self.descend(state, batch, key)
+
+    def descend(self, state: State, batch: Any, key: Key[Array, ""]) -> tuple[State, Report]:
+        """One gradient step. A gradient that is not finite is not applied, and reported."""
+        value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
+        (loss, (metrics, priority)), gradient = value_and_grad(state.net)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), gradient)
+        updates, optimiser = self._flat_optimiser(state.counts).update(gradient, state.optimiser, state.net)
+        counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
+        net = optax.apply_updates(state.net, updates)
+        state = self.after(State(net, state.target, optimiser, state.statistics, counts, state.rewards))
+        return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)
+
+    def _flat_optimiser(self, counts: Counts) -> optax.GradientTransformation:
+        # One vector instead of a dozen small arrays: a third of the time of clipping and Adam on a CPU.
+        return optax.flatten(self.optimiser(counts))
+
+    def see(self, params: Params | State, step: TimeStep) -> PyTree:
+        """The step's observation as the network takes it."""
+        return statistics.normalise(params.statistics, step.obs)
+
+    def forward(self, params: Params | State, memory: PyTree, step: TimeStep) -> tuple[PyTree, PyTree]:
+        """The network's answer for a batch of steps `[B, ...]`."""
+        return networks.forward(params.net, self.see(params, step), memory, step.first, step.extras.get("legal"))

@@ -1,0 +1,202 @@
+"""The run folder: what a run was asked, what it said on the way, and what came of it."""
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from yozh.app.options import describe, options
+from yozh.core import YozhError
+from yozh.runners.observers import Observer
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Readers see the old file or the new one, never a part, even if the machine stops in between."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def free(path: str | Path) -> Path:
+    """The path itself if no run lives there, else the first of `path-2`, `path-3` ... that is free."""
+    path, n = Path(path), 1
+    candidate = path
+    while _occupied(candidate):
+        n += 1
+        candidate = path.with_name(f"{path.name}-{n}")
+    return candidate
+
+
+def claim(path: str | Path) -> Path:
+    """The path, if a new run may be written there; a `YozhError` that names another one otherwise."""
+    path = Path(path)
+    if _occupied(path):
+        what = "already holds a run" if path.is_dir() else "is a file"
+        raise YozhError(f"{path} {what}; choose another folder, such as --out {free(path)}")
+    return path
+
+
+class RunFolder(Observer):
+    """Writes `config.json`, `metrics.jsonl`, TensorBoard's events and `summary.json` under `path`."""
+
+    def __init__(self, path: str | Path):
+        self.path = claim(path)
+        self._lines: TextIO | None = None
+        self._board: Any = None
+
+    def on_start(self, info: dict[str, Any]) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        claim(self.path).mkdir(parents=True, exist_ok=True)
+        atomic_write(self.path / "config.json", _json(_config(info), indent=2))
+        self._lines = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self._board = EventFileWriter(str(self.path), flush_secs=10)
+
+    def on_progress(self, row: dict[str, Any]) -> None:
+        row = {k: v for k, v in row.items() if k != "total_steps"}
+        self._write(row)
+        self._scalars(row["steps"], {f"train/{k}": v for k, v in row.items() if k != "steps"})
+
+    def on_evaluation(self, row: dict[str, Any]) -> None:
+        self._write(row)
+        figures = row["evaluation"].items()
+        self._scalars(row["steps"], {f"evaluation/{k}": v for k, v in figures if k not in ("returns", "ci95")})
+
+    def on_end(self, summary: dict[str, Any]) -> None:
+        summary = dict(summary)
+        if evaluation := summary.get("evaluation"):
+            summary["evaluation"] = {k: v for k, v in evaluation.items() if k != "returns"}
+        atomic_write(self.path / "summary.json", _json(summary, indent=1))
+        if self._lines:
+            self._lines.close()
+            self._board.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        assert self._lines is not None, "on_start comes first"
+        self._lines.write(_json(row) + "\n")
+        self._lines.flush()
+
+    def _scalars(self, step: int, values: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        tags = [Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items() if np.ndim(v) == 0]
+        self._board.add_event(Event(wall_time=time.time(), step=int(step), summary=Summary(value=tags)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run folder, read; what the run has not written (yet) is empty."""
+
+    path: Path
+    config: dict[str, Any]
+    progress: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+def read_run(path: str | Path) -> RunRecord:
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise YozhError(f"{path} is not a run folder: it has no config.json")
+    rows = []
+    if (path / "metrics.jsonl").is_file():
+        for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # a run that was killed may leave half a line
+    return RunRecord(
+        path,
+        json.loads((path / "config.json").read_text(encoding="utf-8")),
+        [r for r in rows if "evaluation" not in r],
+        [r for r in rows if "evaluation" in r],
+        json.loads((path / "summary.json").read_text(encoding="utf-8")) if (path / "summary.json").is_file() else {},
+    )
+
+
+def _config(info: dict[str, Any]) -> dict[str, Any]:
+    agent = info["object"]
+    plain = {k: v for k, v in info.items() if k not in ("object", "agent")}
+    return {
+        "agent": info["agent"],
+        "settings": describe(agent),
+        "options": [list(option) for option in options(agent)],
+        **plain,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("yozh", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "envpool", "gymnax"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    import jax
+
+    devices = [d.device_kind for d in jax.devices()]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "platform": jax.default_backend(),
+        "devices": devices,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _occupied(path: Path) -> bool:
+    return path.is_file() or any((path / name).exists() for name in ("config.json", "summary.json"))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types; what is not finite becomes null, which JSON can say."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,0 +1,110 @@
+"""What training minimises, element by element: `[*b]` in, `[*b]` out; `weighted_mean` masks and averages.
+
+Every loss is to be minimised, and nothing here stops a gradient: detach advantages and targets before you pass them
+where they shall be constants.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Number = float | int | Float[Array, ""]
+Batch = Float[Array, "*b"]
+
+
+def weighted_mean(x: Batch, weight: Batch) -> Float[Array, ""]:
+    """`sum(w x) / max(sum(w), 1)`: the mean over what counts, 0 where nothing does. `[*b], [*b] -> []`."""
+    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def select(values: Float[Array, "*b n"], action: Int[Array, "*b"]) -> Batch:
+    """`values[..., action]`. `[*b, n], [*b] -> [*b]`."""
+    # a mask and a sum: as fast as a gather up to hundreds of entries, and its gradient needs no scatter
+    index = jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1)
+    return jnp.sum(jnp.where(index == action[..., None].astype(jnp.int32), values, 0.0), -1)
+
+
+def policy_gradient(log_prob: Batch, advantage: Batch) -> Batch:
+    """`-log pi(a|s) A` (Sutton et al. 2000; Williams 1992)."""
+    return -log_prob * advantage
+
+
+def ppo_clip(ratio: Batch, advantage: Batch, clip: Number) -> Batch:
+    """`-min(r A, clip(r, 1 - eps, 1 + eps) A)`, `r = pi(a|s) / pi_old(a|s)` (Schulman et al. 2017, eq. 7)."""
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def kl_k1(log_ratio: Batch) -> Batch:
+    """`-log r`, `r = pi(a|s) / pi_old(a|s)`, a from pi_old: unbiased for `KL(pi_old || pi)`.
+
+    Schulman 2020, "Approximating KL divergence".
+    """
+    return -log_ratio
+
+
+def kl_k3(log_ratio: Batch) -> Batch:
+    """`(r - 1) - log r`: as `kl_k1`, never negative and of less variance (Schulman 2020)."""
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+def squared(prediction: Batch, target: Batch) -> Batch:
+    """`1/2 (target - prediction)^2`: of values and of TD learning."""
+    return 0.5 * jnp.square(target - prediction)
+
+
+def huber(prediction: Batch, target: Batch, delta: Number) -> Batch:
+    """`1/2 e^2` if `|e| <= delta`, else `delta (|e| - delta / 2)`, `e = target - prediction` (Huber 1964)."""
+    error = jnp.abs(target - prediction)
+    near = jnp.minimum(error, delta)
+    return 0.5 * jnp.square(near) + delta * (error - near)
+
+
+def clipped_value(value: Batch, value_old: Batch, target: Batch, clip: Number) -> Batch:
+    """`1/2 max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2)`.
+
+    PPO's value loss in OpenAI Baselines (ppo2), not in the paper; Huang et al. 2022, detail 9.
+    """
+    near = value_old + jnp.clip(value - value_old, -clip, clip)
+    return jnp.maximum(squared(value, target), squared(near, target))
+
+
+def q_target(reward_t: Batch, discount_t: Number | Batch, q_t: Float[Array, "*b n"]) -> Batch:
+    """`r + gamma max_a Q(s', a)` (Watkins 1989; Mnih et al. 2015). `q_t [*b, n]`."""
+    return reward_t + discount_t * jnp.max(q_t, -1)
+
+
+def double_q_target(
+    reward_t: Batch, discount_t: Number | Batch, q_t_selector: Float[Array, "*b n"], q_t_value: Float[Array, "*b n"]
+) -> Batch:
+    """`r + gamma Q'(s', argmax_a Q(s', a))` (van Hasselt et al. 2016, eq. 4): Q selects, Q' values. Each `[*b, n]`."""
+    return reward_t + discount_t * select(q_t_value, jnp.argmax(q_t_selector, -1))
+
+
+def project_categorical(
+    support: Float[Array, " n"], probs: Float[Array, "*b n"], reward_t: Batch, discount_t: Batch
+) -> Float[Array, "*b n"]:
+    """`m_i = sum_j [1 - |clip(r + gamma z_j, z_min, z_max) - z_i| / dz]_0^1 p_j` on evenly spaced atoms `z`.
+
+    Bellemare et al. 2017, eq. 7 and algorithm 1. Keeps the mass, and the mean where no atom is clipped.
+    `support [n]`, `probs [*b, n]` of the next state, `-> [*b, n]`.
+    """
+    n = len(support)
+    z = jnp.expand_dims(support, tuple(range(reward_t.ndim)))
+    # in units of dz counted from z_min, where an atom's two shares add up to 1 without rounding
+    where = (reward_t[..., None] + discount_t[..., None] * z - support[0]) / (support[-1] - support[0]) * (n - 1)
+    where = jnp.clip(where, 0.0, n - 1.0)[..., None, :]
+    atom = jax.lax.broadcasted_iota(support.dtype, (*reward_t.shape, n, 1), reward_t.ndim)
+    return jnp.sum(jnp.clip(1.0 - jnp.abs(where - atom), 0.0) * probs[..., None, :], -1)
+
+
+def quantile_huber(
+    quantile: Float[Array, "*b n"], target: Float[Array, "*b m"], tau: Float[Array, "*b n"], kappa: Number = 1.0
+) -> Batch:
+    """`sum_i E_j rho_{tau_i}(target_j - quantile_i)`, `rho_tau(u) = |tau - 1{u < 0}| L_kappa(u)`, L the Huber loss.
+
+    Dabney et al. 2018, eqs. 9 and 10, and algorithm 1 (kappa 1; IQN divides by kappa). `quantile` and `tau` are `[*b, n]`,
+    `target [*b, m]`.
+    """
+    quantile, target = quantile[..., :, None], target[..., None, :]
+    side = jnp.abs(tau[..., None] - (target < quantile).astype(tau.dtype))
+    return jnp.sum(jnp.mean(side * huber(quantile, target, kappa), -1), -1)

@@ -1,0 +1,71 @@
+"""Heads: from features to a distribution over actions, a value, or the values of all actions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from yozh import spaces
+from yozh.core import YozhError
+from yozh.distributions import Bernoulli, Categorical, Distribution, Factored, Normal, TanhNormal, masked
+from yozh.networks.layers import linear
+
+
+class PolicyHead(eqx.Module):
+    """A distribution over the actions of a space. A Gaussian's log standard deviation does not depend on the state."""
+
+    layer: eqx.nn.Linear
+    log_std: Float[Array, "..."] | None
+    space: spaces.Leaf = eqx.field(static=True)
+    squash: bool = eqx.field(static=True)
+
+    def __init__(self, space: spaces.Space, features: int, key: Key[Array, ""], *, init: str, squash: bool, log_std: float):
+        match space:
+            case spaces.Discrete(n) | spaces.MultiBinary(n):
+                outputs = n
+            case spaces.MultiDiscrete(ns):
+                outputs = sum(ns)
+            case spaces.Box(shape) if len(shape) == 1 and np.issubdtype(space.dtype, np.floating):
+                outputs = shape[0]
+            case _:
+                takes = "Discrete, MultiDiscrete, MultiBinary or one-dimensional float Box actions"
+                raise YozhError(f"a policy takes {takes}, not {spaces.describe(space)}")
+        continuous = isinstance(space, spaces.Box)
+        if continuous and squash and not space.bounded:
+            raise YozhError(f"a squashed policy needs finite bounds, and {spaces.describe(space)} has none; use squash=False")
+        self.layer = linear(features, outputs, key, init=init, gain=0.01)
+        self.log_std = jnp.full(outputs, log_std) if continuous else None
+        self.space, self.squash = space, squash
+
+    def __call__(self, x: Float[Array, " features"], legal: Bool[Array, " n"] | None = None) -> Distribution:
+        out = self.layer(x)
+        if legal is not None:
+            out = masked(out, legal)
+        match self.space:
+            case spaces.Discrete():
+                return Categorical(out)
+            case spaces.MultiDiscrete(ns):
+                return Factored(out, ns)
+            case spaces.MultiBinary():
+                return Bernoulli(out)
+            case spaces.Box():
+                if self.squash:
+                    return TanhNormal(out, self.log_std, self.space.low, self.space.high)
+                return Normal(out, self.log_std)
+
+
+class QHead(eqx.Module):
+    """The values of all actions; dueling: `Q(s, a) = V(s) + A(s, a) - mean_b A(s, b)` (Wang et al. 2016, eq. 9)."""
+
+    advantage: eqx.nn.Linear
+    value: eqx.nn.Linear | None
+
+    def __init__(self, actions: int, features: int, key: Key[Array, ""], *, init: str, dueling: bool):
+        a, v = jax.random.split(key)
+        self.advantage = linear(features, actions, a, init=init, gain=1.0)
+        self.value = linear(features, 1, v, init=init, gain=1.0) if dueling else None
+
+    def __call__(self, x: Float[Array, " features"]) -> Float[Array, " actions"]:
+        advantage = self.advantage(x)
+        return advantage if self.value is None else self.value(x) + advantage - advantage.mean(keepdims=True)

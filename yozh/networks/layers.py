@@ -1,0 +1,50 @@
+"""Linear and convolutional layers with the two initialisations that the field uses."""
+
+import math
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+Layer = TypeVar("Layer", eqx.nn.Linear, eqx.nn.Conv2d)
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
+
+
+def linear(inputs: int, outputs: int, key: Key[Array, ""], *, init: str, gain: float = math.sqrt(2)) -> eqx.nn.Linear:
+    """A linear layer. `init` is `"orthogonal"` (of the given gain, zero bias; Saxe et al. 2014, PPO's choice) or
+    `"uniform"` (weight and bias in ±1/√inputs, the default of PyTorch and Equinox, DQN's choice)."""
+    return _initialised(eqx.nn.Linear(inputs, outputs, key=key), key, init, gain)
+
+
+def conv(channels: int, outputs: int, kernel: int, stride: int, key: Key[Array, ""], *, init: str) -> eqx.nn.Conv2d:
+    return _initialised(eqx.nn.Conv2d(channels, outputs, kernel, stride, key=key), key, init, math.sqrt(2))
+
+
+def _initialised(layer: Layer, key: Key[Array, ""], init: str, gain: float) -> Layer:
+    if init == "uniform":
+        return layer
+    assert init == "orthogonal", init
+    shape = layer.weight.shape
+    weight = jax.nn.initializers.orthogonal(gain, column_axis=0)(key, (shape[0], math.prod(shape[1:])), jnp.float32)
+    return eqx.tree_at(lambda m: (m.weight, m.bias), layer, (weight.reshape(shape), jnp.zeros_like(layer.bias)))
+
+
+class Perceptron(eqx.Module):
+    """Linear layers, each followed by the activation."""
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: str = eqx.field(static=True)
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], key: Key[Array, ""], *, activation: str, init: str):
+        sizes = (inputs, *widths)
+        keys = jax.random.split(key, max(len(widths), 1))
+        self.layers = tuple(linear(a, b, k, init=init) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=False))
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " features"]:
+        for layer in self.layers:
+            x = ACTIVATIONS[self.activation](layer(x))
+        return x

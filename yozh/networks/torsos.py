@@ -1,0 +1,217 @@
+"""Torsos turn one observation into a vector of features.
+
+A *blueprint* says how to build a torso for an observation space; it has no array leaves, so it is part of an agent's
+structure. Any `eqx.Module` that maps one observation to a vector of features can stand in its place (its initial
+weights are then those of the instance), and so can any function `(space, key) -> module`.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from yozh import spaces
+from yozh.core import YozhError, require, static
+from yozh.networks.layers import ACTIVATIONS, Perceptron, conv
+
+Torso = Callable[[PyTree], Float[Array, " features"]]
+
+
+class Blueprint(eqx.Module):
+    """How to build a torso."""
+
+    @abc.abstractmethod
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        """A module that maps one observation of the space to a vector."""
+
+
+class _Vector(eqx.Module):
+    """A flat vector of numbers from one leaf of an observation, then the layers."""
+
+    layers: Perceptron
+    space: spaces.Leaf = eqx.field(static=True)
+
+    def __call__(self, obs: Array) -> Float[Array, " features"]:
+        return self.layers(flatten(self.space, obs))
+
+
+class _Convolutional(eqx.Module):
+    convolutions: tuple[eqx.nn.Conv2d, ...]
+    layers: Perceptron
+    channel_last: bool = eqx.field(static=True)
+    scale: float = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+
+    def __call__(self, obs: Array) -> Float[Array, " features"]:
+        x = jnp.moveaxis(obs, -1, 0) if self.channel_last else obs
+        x = x.astype(jnp.float32) * self.scale
+        for layer in self.convolutions:
+            x = ACTIVATIONS[self.activation](layer(x))
+        return self.layers(x.ravel())
+
+
+class _Joined(eqx.Module):
+    """One torso for each leaf of a Dict or Tuple, their features side by side."""
+
+    torsos: tuple[Torso, ...]
+
+    def __call__(self, obs: PyTree) -> Float[Array, " features"]:
+        return jnp.concatenate([t(x) for t, x in zip(self.torsos, jax.tree.leaves(obs), strict=True)])
+
+
+class MLP(Blueprint):
+    """Fully connected layers over the flattened observation."""
+
+    widths: tuple[int, ...] = static((64, 64))
+    """Units of each layer."""
+    activation: str = static("tanh")
+    """tanh, relu, elu, silu or gelu."""
+    init: str = static("orthogonal")
+    """`orthogonal` (PPO) or `uniform` (PyTorch's default, DQN)."""
+
+    def __check_init__(self) -> None:
+        check_layers(self.activation, self.init)
+
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        leaves = list_leaves(space)
+        keys = jax.random.split(key, len(leaves))
+        built = tuple(
+            _Vector(Perceptron(flat_size(s), self.widths, k, activation=self.activation, init=self.init), s)
+            for s, k in zip(leaves, keys, strict=True)
+        )
+        return built[0] if not isinstance(space, spaces.Dict | spaces.Tuple) else _Joined(built)
+
+
+class CNN(Blueprint):
+    """Convolutions, then fully connected layers. The channel axis is the shorter of the first and the last."""
+
+    channels: tuple[int, ...] = static((32, 64, 64))
+    kernels: tuple[int, ...] = static((8, 4, 3))
+    strides: tuple[int, ...] = static((4, 2, 1))
+    widths: tuple[int, ...] = static((512,))
+    activation: str = static("relu")
+    init: str = static("orthogonal")
+
+    def __check_init__(self) -> None:
+        check_layers(self.activation, self.init)
+        require(
+            len(self.channels) == len(self.kernels) == len(self.strides),
+            f"CNN: channels {self.channels}, kernels {self.kernels} and strides {self.strides} differ in length",
+        )
+
+    @classmethod
+    def nature(cls, **settings: Any) -> "CNN":
+        """The network of Mnih et al. 2015 (Nature), for 84x84 images."""
+        return cls(**settings)
+
+    @classmethod
+    def minatar(cls, **settings: Any) -> "CNN":
+        """The network of Young and Tian 2019 (MinAtar), for 10x10 images."""
+        return cls(channels=(16,), kernels=(3,), strides=(1,), widths=(128,), **settings)
+
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        if not (isinstance(space, spaces.Box) and len(space.shape) == 3):
+            raise YozhError(f"CNN takes a Box of three axes, not {spaces.describe(space)}")
+        channel_last = space.shape[-1] <= space.shape[0]
+        channels, size = (space.shape[-1], space.shape[:2]) if channel_last else (space.shape[0], space.shape[1:])
+        *keys, last = jax.random.split(key, len(self.channels) + 1)
+        layers = []
+        for outputs, kernel, stride, k in zip(self.channels, self.kernels, self.strides, keys, strict=True):
+            layers.append(conv(channels, outputs, kernel, stride, k, init=self.init))
+            channels, size = outputs, tuple((n - kernel) // stride + 1 for n in size)
+            require(min(size) > 0, f"CNN: images of {space.shape} are too small for kernels {self.kernels}")
+        head = Perceptron(channels * math.prod(size), self.widths, last, activation=self.activation, init=self.init)
+        scale = 1 / 255 if space.dtype == "uint8" else 1.0
+        return _Convolutional(tuple(layers), head, channel_last, scale, self.activation)
+
+
+class Auto(Blueprint):
+    """What the space asks for: the Nature CNN for large images, MinAtar's for small ones, an MLP for all else, and for a
+    Dict or Tuple one torso a leaf, side by side."""
+
+    widths: tuple[int, ...] = static((64, 64))
+    """Units of each layer of the MLP."""
+    activation: str = static("tanh")
+    """Of the MLP: tanh, relu, elu, silu or gelu."""
+    init: str = static("orthogonal")
+    """`orthogonal` (PPO) or `uniform` (PyTorch's default, DQN)."""
+
+    def __check_init__(self) -> None:
+        check_layers(self.activation, self.init)
+
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        if isinstance(space, spaces.Dict | spaces.Tuple):
+            leaves = list_leaves(space)
+            keys = jax.random.split(key, len(leaves))
+            return _Joined(tuple(self.build(s, k) for s, k in zip(leaves, keys, strict=True)))
+        if isinstance(space, spaces.Box) and len(space.shape) == 3:
+            image = sorted(space.shape)[1]
+            if image >= 36:
+                return CNN.nature(init=self.init).build(space, key)
+            if 3 <= image <= 16:
+                return CNN.minatar(init=self.init).build(space, key)
+        return MLP(self.widths, self.activation, self.init).build(space, key)
+
+
+class Ready(Blueprint):
+    """A torso that exists already."""
+
+    module: eqx.Module
+
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        return self.module
+
+
+class _Function(Blueprint):
+    function: Callable[[spaces.Space, Key[Array, ""]], Torso] = static()
+
+    def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
+        return self.function(space, key)
+
+
+def as_blueprint(torso: Any) -> Blueprint:
+    """A blueprint from what a user may hand over: a blueprint, a module, or a function `(space, key) -> module`."""
+    if isinstance(torso, Blueprint):
+        return torso
+    if isinstance(torso, eqx.Module):
+        return Ready(torso)
+    require(callable(torso), f"a torso is a blueprint, an eqx.Module or a function (space, key) -> module, not {torso!r}")
+    return _Function(torso)
+
+
+def check_layers(activation: str, init: str) -> None:
+    require(activation in ACTIVATIONS, f"unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)}")
+    require(init in ("orthogonal", "uniform"), f"unknown init {init!r}; there are orthogonal, uniform")
+
+
+def list_leaves(space: spaces.Space) -> list[spaces.Leaf]:
+    return jax.tree.leaves(spaces.map_leaves(lambda s: s, space), is_leaf=lambda x: isinstance(x, spaces.Leaf))
+
+
+def flat_size(space: spaces.Leaf) -> int:
+    """Length of `flatten`'s answer."""
+    match space:
+        case spaces.Discrete(n):
+            return n
+        case spaces.MultiDiscrete(ns):
+            return sum(ns)
+        case _:
+            return math.prod(space.shape)
+
+
+def flatten(space: spaces.Leaf, obs: Array) -> Float[Array, " size"]:
+    """One leaf of an observation as a vector of floats: integers one-hot, bytes in [0, 1], all else as it is."""
+    match space:
+        case spaces.Discrete(n):
+            return jax.nn.one_hot(obs, n)
+        case spaces.MultiDiscrete(ns):
+            return jnp.concatenate([jax.nn.one_hot(obs[i], n) for i, n in enumerate(ns)])
+        case _:
+            x = jnp.asarray(obs).astype(jnp.float32).ravel()
+            return x * np.float32(1 / 255) if space.dtype == "uint8" else x

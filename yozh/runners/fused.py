@@ -1,0 +1,162 @@
+"""Acting and learning in one compiled program."""
+
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from yozh.core import Agent, BatchedEnv, Report, Unroll
+from yozh.runners.rollout import Sim, Tally, rollout
+
+QUANTITIES = ("nothing", "observation", "reward", "loss or gradient")
+
+
+class Fault(eqx.Module):
+    """The first number that was not finite. Once there is one, nothing more is learnt."""
+
+    quantity: Int[Array, ""]
+    """Index into `QUANTITIES`."""
+    step: Int[Array, ""]
+    """Environment steps before the unroll in which it appeared."""
+    stream: Int[Array, ""]
+    """-1 where it has none."""
+
+
+class Run(eqx.Module):
+    """All that a run is at one moment."""
+
+    state: PyTree
+    sim: Sim
+    store: PyTree
+    key: Key[Array, ""]
+    fault: Fault
+
+
+class Metrics(eqx.Module):
+    """What happened during one `advance`."""
+
+    tally: Tally
+    report: dict[str, Float[Array, ""]]
+    """Means over the updates."""
+    updates: Int[Array, ""]
+
+
+class Fused:
+    """Runs an agent in a batched environment, both in one program whose buffers are donated."""
+
+    def __init__(self, agent: Agent, env: BatchedEnv):
+        self.agent, self.env = agent, env
+        self._compiled: Any = None
+
+    def init(self, key: Key[Array, ""]) -> Run:
+        """A fresh run. For environments that are not pure this opens the simulator."""
+        if not self.env.pure:
+            key, reset = jax.random.split(key)
+            return _init(self.agent, self.env, self.env.reset(reset), key)
+        return _init(self.agent, self.env, None, key)
+
+    def compile(self, run: Run) -> float:
+        """Seconds spent on building the program; later calls of `advance` spend none."""
+        start = time.perf_counter()
+        self._compiled = _advance.lower(self.agent, self.env, run, jnp.int32(0)).compile()
+        return time.perf_counter() - start
+
+    def advance(self, run: Run, n: int) -> tuple[Run, Metrics]:
+        """`n` turns of acting and learning. `run` is used up."""
+        if self._compiled is None:
+            self.compile(run)
+        return self._compiled(self.agent, self.env, run, jnp.int32(n))
+
+
+def init(agent: Agent, env: BatchedEnv, key: Key[Array, ""], opened: Any = None) -> Run:
+    """A fresh run as a pure function; `opened` is the answer of `env.reset` where that cannot be traced."""
+    key, learn, reset = jax.random.split(key, 3)
+    state = agent.init(learn, env.spec)
+    env_state, step = env.reset(reset) if opened is None else opened
+    params = agent.policy(state)
+    sim = Sim.start(env_state, step, agent.initial_memory(params, env.batch))
+    length, version = agent.experience.unroll, jnp.zeros((), jnp.int32)
+    shape = jax.eval_shape(lambda: rollout(agent, params, env, sim, length, version, key)[1])
+    store = agent.experience.store.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape))
+    nothing = jnp.zeros((), jnp.int32)
+    return Run(state, sim, store, key, Fault(nothing, nothing, nothing))
+
+
+def turn(agent: Agent, env: BatchedEnv, run: Run) -> tuple[Run, Metrics]:
+    """Acts for one unroll, then learns: the whole of training."""
+    experience = agent.experience
+    key, act, learn_key = jax.random.split(run.key, 3)
+    params = agent.policy(run.state)
+    sim, unroll, tally = rollout(agent, params, env, run.sim, experience.unroll, run.state.counts.updates, act)
+    return _learn(agent, run, sim, unroll, tally, key, learn_key)
+
+
+def _learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, tally: Tally, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
+    experience, counts = agent.experience, run.state.counts
+    fault = _inspect(unroll, run.fault, counts.steps)
+    buffer = experience.store.add(run.store, unroll)
+    due = (fault.quantity == 0) & experience.store.ready(buffer) & (counts.steps >= experience.warm_up)
+
+    def update(i: Array, carry: tuple[PyTree, PyTree, PyTree, Array]) -> tuple[PyTree, PyTree, PyTree, Array]:
+        state, buffer, total, finite = carry
+        draw, step = jax.random.split(jax.random.fold_in(learn_key, i))
+        batch, handle = experience.store.sample(buffer, draw)
+        state, report = agent.learn(state, batch, step)
+        buffer = experience.store.feedback(buffer, handle, report.priority)
+        return state, buffer, jax.tree.map(jnp.add, total, report.metrics), finite & report.finite
+
+    zero = _no_report(agent, run.state, experience.store, buffer, learn_key)
+    n = jnp.where(due, experience.updates, 0)
+    state, buffer, total, finite = jax.lax.fori_loop(0, n, update, (run.state, buffer, zero, jnp.ones((), bool)))
+    sound = fault.quantity == 0
+    seen = agent.observe(state, unroll)
+    state = jax.tree.map(lambda new, old: new if new is old else jnp.where(sound, new, old), seen, state)
+    fault = _first(fault, ~finite, 3, counts.steps, jnp.int32(-1))
+    return Run(state, sim, buffer, key, fault), Metrics(tally, total, n)
+
+
+def _inspect(unroll: Unroll, fault: Fault, steps: Int[Array, ""]) -> Fault:
+    """Looks for numbers that are not finite in what the environment sent."""
+    for i, x in ((1, unroll.step.obs), (2, unroll.step.reward)):
+        bad = [~jnp.isfinite(y).all(axis=(0, *range(2, y.ndim))) for y in jax.tree.leaves(x) if y.dtype == jnp.float32]
+        if bad:
+            streams = jnp.stack(bad).any(0)
+            fault = _first(fault, streams.any(), i, steps, jnp.argmax(streams).astype(jnp.int32))
+    return fault
+
+
+def _first(fault: Fault, bad: Bool[Array, ""], quantity: int, step: Int[Array, ""], stream: Int[Array, ""]) -> Fault:
+    new = bad & (fault.quantity == 0)
+    return jax.tree.map(lambda n, o: jnp.where(new, n, o), Fault(jnp.int32(quantity), step, stream), fault)
+
+
+def _no_report(agent: Agent, state: PyTree, store: Any, buffer: PyTree, key: Key[Array, ""]) -> dict[str, Array]:
+    def report() -> Report:
+        return agent.learn(state, store.sample(buffer, key)[0], key)[1]
+
+    return {name: jnp.zeros(()) for name in jax.eval_shape(report).metrics}
+
+
+@eqx.filter_jit
+def _init(agent: Agent, env: BatchedEnv, opened: Any, key: Key[Array, ""]) -> Run:
+    return init(agent, env, key, opened)
+
+
+def advance(agent: Agent, env: BatchedEnv, run: Run, n: Int[Array, ""]) -> tuple[Run, Metrics]:
+    """`n` turns as a pure function."""
+
+    def body(i: Array, carry: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
+        run, total = carry
+        run, metrics = turn(agent, env, run)
+        return run, jax.tree.map(jnp.add, total, metrics)
+
+    shape = jax.eval_shape(lambda: turn(agent, env, run)[1])
+    run, total = jax.lax.fori_loop(0, n, body, (run, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)))
+    updates = jnp.maximum(total.updates, 1).astype(jnp.float32)
+    return run, Metrics(total.tally, {k: v / updates for k, v in total.report.items()}, total.updates)
+
+
+_advance = jax.jit(advance, donate_argnames="run")

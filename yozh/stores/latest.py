@@ -1,0 +1,20 @@
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Key, PyTree
+
+from yozh.core import Store, Unroll
+
+
+class Latest(Store):
+    """The store of capacity one: every unroll is learnt from once, then forgotten."""
+
+    def init(self, example: Unroll) -> Unroll:
+        return example
+
+    def add(self, state: Unroll, unroll: Unroll) -> Unroll:
+        return unroll
+
+    def ready(self, state: Unroll) -> Bool[Array, ""]:
+        return jnp.ones((), bool)
+
+    def sample(self, state: Unroll, key: Key[Array, ""]) -> tuple[Unroll, PyTree]:
+        return state, ()
