@@ -123,7 +123,8 @@ class BatchedEnv(eqx.Module):
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]: ...
 
     @abc.abstractmethod
-    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]: ...
+    def step(self, state: PyTree, action: PyTree) -> tuple[PyTree, TimeStep]:
+        """Randomness is the state's: the same state and actions give the same steps, whoever runs them."""
 
 
 @runtime_checkable

@@ -102,9 +102,9 @@ def quantile_huber(
 ) -> Batch:
     """`sum_i E_j rho_{tau_i}(target_j - quantile_i)`, `rho_tau(u) = |tau - 1{u < 0}| L_kappa(u)`, L the Huber loss.
 
-    Dabney et al. 2018, eqs. 9 and 10, and algorithm 1 (kappa 1; IQN divides by kappa). `quantile` and `tau` are `[*b, n]`,
-    `target [*b, m]`.
+    Dabney et al. 2018, eqs. 9 and 10, and algorithm 1 (kappa 1; IQN divides by kappa).
+    `quantile` and `tau` are `[*b, n]`, `target` is `[*b, m]`.
     """
-    quantile, target = quantile[..., :, None], target[..., None, :]
-    side = jnp.abs(tau[..., None] - (target < quantile).astype(tau.dtype))
-    return jnp.sum(jnp.mean(side * huber(quantile, target, kappa), -1), -1)
+    error = target[..., None, :] - quantile[..., :, None]
+    side = jnp.abs(tau[..., None] - (error < 0).astype(tau.dtype))
+    return jnp.sum(jnp.mean(side * huber(jnp.zeros_like(error), error, kappa), -1), -1)

@@ -73,7 +73,7 @@ def discounted_return(reward_t: Sequence, discount_t: Number | Sequence, bootstr
 def reward_to_go(reward_t: Sequence, discount_t: Number | Sequence, lambda_t: Number | Sequence) -> Sequence:
     """What the unroll still pays in this episode: `G_t = r_{t+1} + gamma_{t+1} lambda_{t+1} G_{t+1}`, `G_T = 0`.
 
-    With `segment(u, gamma, 1)` the sum ends where the episode or the unroll ends, and nothing is bootstrapped. `[T, *b]`.
+    `[T, *b]`. With `segment(u, gamma, 1)` the sum ends where the episode or the unroll ends: nothing is bootstrapped.
     """
     return discounted_return(reward_t, discount_t * lambda_t, jnp.zeros_like(reward_t[0]))
 

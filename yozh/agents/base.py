@@ -90,7 +90,8 @@ class GradientAgent(Agent):
         norm = optax.global_norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), gradient)
-        updates, optimiser = self._flat_optimiser(state.counts).update(gradient, state.optimiser, state.net)
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
+            updates, optimiser = self._flat_optimiser(state.counts).update(gradient, state.optimiser, state.net)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
         net = optax.apply_updates(state.net, updates)
         state = self.after(State(net, state.target, optimiser, state.statistics, counts, state.rewards))

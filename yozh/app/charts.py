@@ -14,7 +14,7 @@ INK, GRID, MAIN, FAINT = "#010203", "#010204", "#010205", "#010206"
 COLOURS = {INK: "var(--muted)", GRID: "var(--line)", MAIN: "var(--accent)", FAINT: "var(--faint)"}
 """Stand-ins that matplotlib understands, and what the page calls them."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
     "axes.edgecolor": GRID, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -120,7 +120,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"^<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>", rf'<svg viewBox="\1" role="img" aria-label="{title}">', text)
-    text = re.sub(r"font: (?:[\w ]+ )?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r"\n\s*", "\n", text)
     for stand_in, colour in COLOURS.items():
         text = text.replace(stand_in, colour)

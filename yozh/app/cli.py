@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(message)
+        raise Refused(message.removeprefix("argument ").replace(": takes", " takes"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     parser, commands = _parsers()
     if not argv or argv[0].startswith("-"):
-        options = parser.parse_args(argv)
+        options, unknown = parser.parse_known_args(argv)
+        if unknown:
+            raise Refused(f"there is no option {unknown[0]!r}.{near(unknown[0], ['--help', '--version'])}")
         print(f"yozh {_version()}" if options.version else parser.format_help(), end="\n" if options.version else "")
         return 0
     if argv[0] not in commands:
-        raise Refused(f"there is no command {argv[0]!r}.{near(argv[0], commands) or f' There are {_join(commands)}.'}")
+        raise Refused(f"there is no command {argv[0]!r}.{near(argv[0], commands)}")
     command = commands[argv[0]]
     rest, settings = _split_settings(argv[1:]) if argv[0] == "train" else (argv[1:], {})
     options, unknown = command.parse_known_args(rest)
@@ -73,11 +75,13 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
     parser = Parser(
         prog="yozh",
+        add_help=False,
         usage="yozh COMMAND [ARGUMENT ...]",
         description=f"Deep reinforcement learning on JAX.\n\ncommands:\n{lines}\n\n  yozh COMMAND --help says more.",
         epilog="example: yozh train dqn LunarLander-v3 --steps 300_000 --agent.learning-rate 6e-4 --out runs/lander",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-h", "--help", action="store_true", help="show this")
     parser.add_argument("--version", action="store_true", help="show the version")
     made = {name: Parser(prog=f"yozh {name}", description=text.capitalize() + ".", add_help=False) for name, text in COMMANDS.items()}  # fmt: skip
 
@@ -91,7 +95,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         "--envs",
         type=_number(positive, "a positive whole number"),
         metavar="N",
-        help="parallel environments (preset's)",
+        help="parallel environments (agent's)",
     )
     add("--backend", metavar="B", help="what runs the environment: jax, envpool, gymnasium (the fastest that has it)")
     add("--out", metavar="DIR", type=Path, help="folder of the run (runs/ENV-AGENT-SEED)")
@@ -122,13 +126,19 @@ def _train(options: argparse.Namespace, settings: dict[str, str]) -> int:
         return _show_agent(options.agent, options.env)
     _need(options, "train", "agent", "env", example="yozh train dqn LunarLander-v3")
     import yozh
+    from yozh import presets
     from yozh.app.folder import claim, free
     from yozh.app.options import override
     from yozh.app.progress import Progress
-    from yozh.app.report import publish
+    from yozh.runners.training import Diverged
 
-    agent, steps, envs = _starting_point(options.agent, options.env)
-    agent = override(agent, settings)
+    agent, steps = _starting_point(options.agent, options.env)
+    agent, steps = override(agent, settings), options.steps or steps
+    if steps is None:
+        likely = near(options.env, [env for name, env in presets.names() if name == options.agent])
+        raise Refused(
+            f"{options.agent} has no preset for {options.env}: say how long to train, --steps 100_000.{likely}"
+        )
     name = f"{options.env}-{options.agent}-{options.seed}".replace("/", "-").replace(":", "-")
     out = claim(options.out) if options.out else free(Path("runs") / name)
     progress = None if options.quiet else Progress()
@@ -136,40 +146,37 @@ def _train(options: argparse.Namespace, settings: dict[str, str]) -> int:
         run = yozh.train(
             agent,
             options.env,
-            steps=options.steps or steps,
+            steps=steps,
             seed=options.seed,
-            envs=options.envs or envs,
+            envs=options.envs,
             backend=options.backend,
             out=out,
             eval_every=options.eval_every,
             eval_episodes=options.eval_episodes,
             observers=(progress,) if progress else (),
         )
-    except KeyboardInterrupt:
-        return _say(f"interrupted; what was learnt is in {out}", 130)
+    except Diverged:
+        from yozh.app.report import write_report
+
+        print(f"report: {write_report(out)}")
+        raise
     finally:
         if progress:
             progress.close()
-    _print_evaluation(run.summary.get("evaluation"))
+    from yozh.app.report import publish
+
+    _print_evaluation(run.summary["evaluation"])
     print(f"report: {publish(out)}")
-    return 130 if run.summary["status"] == "interrupted" else 0
+    if run.summary["status"] == "interrupted":
+        return _say(f"interrupted; what was learnt is in {out}", 130)
+    return 0
 
 
 def _evaluate(options: argparse.Namespace, _: dict[str, str]) -> int:
     _need(options, "evaluate", "policy", example="yozh evaluate runs/lander")
-    path = options.policy / "policy.safetensors" if options.policy.is_dir() else options.policy
-    if not path.is_file():
-        raise Refused(f"there is no policy at {path}")
-    env = options.env
-    if env is None:
-        if not (path.parent / "config.json").is_file():
-            raise Refused(f"name the environment too: yozh evaluate {options.policy} ENV")
-        from yozh.app.folder import read_run
-
-        env = read_run(path.parent).config["env"]
     import yozh
 
-    _print_evaluation(yozh.evaluate(yozh.load(path), env, episodes=options.episodes, seed=options.seed))
+    _print_evaluation(yozh.evaluate(options.policy, options.env, episodes=options.episodes, seed=options.seed))
     return 0
 
 
@@ -185,7 +192,10 @@ def _lines(what: str) -> list[str]:
     if what == "agents":
         from yozh import agents
 
-        return [f"{name:<12} {(cls.__doc__ or '').splitlines()[0]}" for name, cls in agents.names().items()]
+        return [
+            f"{name:<12} {' '.join((cls.__doc__ or '').split()).partition('. ')[0]}"
+            for name, cls in agents.names().items()
+        ]
     if what == "environments":
         from yozh import environments
 
@@ -203,17 +213,12 @@ def _report(options: argparse.Namespace, _: dict[str, str]) -> int:
     return 0
 
 
-def _starting_point(name: str, env: str | None) -> tuple[Any, int | None, int | None]:
-    """The preset for the environment (agent, steps, streams) or, where there is none, the agent as its paper has it."""
+def _starting_point(name: str, env: str | None) -> tuple[Any, int | None]:
     from yozh import agents, presets
 
-    known = agents.names()
-    if name not in known:
-        raise Refused(f"there is no agent {name!r}.{near(name, known) or f' There are {_join(known)}.'}")
-    if (name, env) in presets.names():
-        preset = presets.find(name, env)
-        return preset.agent, preset.steps, preset.envs
-    return known[name](), None, None
+    if name not in agents.names():
+        raise Refused(f"there is no agent {name!r}.{near(name, agents.names())}")
+    return presets.start(name, env)
 
 
 def _show_agent(name: str, env: str | None) -> int:
@@ -222,9 +227,12 @@ def _show_agent(name: str, env: str | None) -> int:
 
     if name not in agents.names():
         raise Refused(f"there is no agent or list {name!r}.{near(name, [*agents.names(), *LISTS])}")
-    agent, steps, envs = _starting_point(name, env)
+    agent, steps = _starting_point(name, env)
     if env:
-        print(f"yozh train {name} {env}" + (f", preset: {steps:,} steps in {envs} streams" if steps else ", no preset"))
+        print(
+            f"yozh train {name} {env}: "
+            + (f"a preset of {steps:,} steps" if steps else "no preset, the agent's defaults")
+        )
     print(f"\n{(type(agent).__doc__ or '').strip()}\n")
     rows = options(agent)
     width = max(len(AGENT + row.name) for row in rows)
@@ -277,10 +285,6 @@ def _need(options: argparse.Namespace, command: str, *names: str, example: str) 
 def _is(error: Exception, module: str, name: str) -> bool:
     cls = getattr(sys.modules.get(module), name, None)
     return cls is not None and isinstance(error, cls)
-
-
-def _join(names: Any) -> str:
-    return ", ".join(names)
 
 
 def _version() -> str:

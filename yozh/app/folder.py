@@ -6,32 +6,17 @@ import json
 import math
 import os
 import platform
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from yozh.app.options import describe, options
+from yozh.app.options import options
 from yozh.core import YozhError
+from yozh.files import atomic_write
 from yozh.runners.observers import Observer
-
-
-def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Readers see the old file or the new one, never a part, even if the machine stops in between."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+from yozh.settings import describe
 
 
 def free(path: str | Path) -> Path:
@@ -94,8 +79,8 @@ class RunFolder(Observer):
         self._lines.flush()
 
     def _scalars(self, step: int, values: dict[str, Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
         tags = [Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items() if np.ndim(v) == 0]
         self._board.add_event(Event(wall_time=time.time(), step=int(step), summary=Summary(value=tags)))

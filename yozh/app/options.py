@@ -1,4 +1,4 @@
-"""Hyper-parameters by name: set from text, listed with their docstrings, described for a file."""
+"""Hyper-parameters by name: set from text, and listed with their docstrings."""
 
 import ast
 import builtins
@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import math
 import textwrap
 import types
 import typing
@@ -18,6 +17,7 @@ import numpy as np
 
 from yozh.app.text import near, whole
 from yozh.core import YozhError
+from yozh.settings import describe
 
 T = TypeVar("T")
 Readers = dict[str, Callable[[str], Any]]
@@ -68,23 +68,6 @@ def options(agent: Any) -> list[Option]:
     return list(_walk(agent, ""))
 
 
-def describe(value: Any) -> Any:
-    """Settings as JSON; a module becomes its fields under their names and `class`, its full name."""
-    if _has_options(value):
-        return {"class": _qualified(type(value))} | {f.name: describe(getattr(value, f.name)) for f in _fields(value)}
-    if isinstance(value, bool | int | str | None):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return _numbers(np.asarray(value))
-    if isinstance(value, tuple | list):
-        return [describe(v) for v in value]
-    if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
-    return _qualified(value) if callable(value) else str(value)
-
-
 @functools.cache
 def docstrings(cls: type) -> dict[str, str]:
     """What stands under each field in the source of the class and its bases, on one line."""
@@ -118,7 +101,7 @@ def _walk(part: Any, prefix: str, about: str = "") -> Iterator[Option]:
 def _parse(field: dataclasses.Field, present: Any, text: str, option: str) -> Any:
     if _has_options(present) and not _takes_number(field):
         names = ", ".join(f"{option}.{o.name}" for o in options(present))
-        raise YozhError(f"{option} is a {type(present).__name__}, set through {names or 'Python only'}")
+        raise YozhError(f"{option} is made of parts, set through {names or 'Python only'}")
     members = typing.get_args(field.type) if _is_union(field.type) else (field.type,)
     optional = present is None or type(None) in members
     if optional and text.lower() == "none":
@@ -176,16 +159,10 @@ def _sequence(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: tuple(read(t.strip()) for t in text.strip("()[] ").split(",") if t.strip())
 
 
-def _numbers(array: np.ndarray) -> Any:
-    if array.size > 64:
-        return f"{array.dtype}{list(array.shape)}"
-    if array.ndim:
-        return [_numbers(a) for a in array]
-    return describe(float(str(array)) if np.issubdtype(array.dtype, np.floating) else array.item())
-
-
 def _text(value: Any) -> str:
     value = describe(value)
+    if isinstance(value, dict):  # what is no JSON of its own: a number that is not finite, a function
+        (value,) = value.values()
     if isinstance(value, list):
         return ",".join(map(_text, value))
     if value is None or isinstance(value, bool):
@@ -216,7 +193,3 @@ def _is_number(field: dataclasses.Field, value: Any) -> bool:
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _qualified(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__name__)}".lstrip(".")

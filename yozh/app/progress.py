@@ -72,22 +72,25 @@ class Progress(Observer):
 
     def _line(self) -> Table:
         table = Table.grid(padding=(0, 2))
+        table.add_column(width=12)
+        table.add_column(no_wrap=True, overflow="ellipsis")
         if self._row:
-            share = ProgressBar(total=self._row["total_steps"], completed=self._row["steps"], width=24)
-            table.add_row(share, *self._words())
+            share = ProgressBar(total=self._row["total_steps"], completed=self._row["steps"], width=12)
+            table.add_row(share, "  ".join(self._words()))
         else:
-            table.add_row(ProgressBar(pulse=True, width=24), "compiling…")
+            table.add_row(ProgressBar(pulse=True, width=12), "compiling…")
         return table
 
     def _words(self) -> list[str]:
+        """What matters most first: a narrow terminal cuts the end."""
         row = self._row
         words = [f"{row['steps']:>11,} / {row['total_steps']:,}", f"{_rate(row['steps_per_second'])} steps/s"]
+        if row["steps_per_second"] > 0:
+            words.append(f"{_clock((row['total_steps'] - row['steps']) / row['steps_per_second'])} left")
         if self._return is not None:
             words.append(f"return {self._return:.4g}")
         if self._evaluation:
             words.append(f"evaluation {_figure(self._evaluation)}")
-        if row["steps_per_second"] > 0:
-            words.append(f"{_clock((row['total_steps'] - row['steps']) / row['steps_per_second'])} left")
         return words
 
 

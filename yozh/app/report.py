@@ -8,9 +8,10 @@ from string import Template
 from typing import Any
 
 from yozh.app import charts
-from yozh.app.folder import RunRecord, atomic_write, read_run
+from yozh.app.folder import RunRecord, read_run
 from yozh.app.video import film
 from yozh.core import YozhError
+from yozh.files import atomic_write
 
 FIRST = ("loss", "policy_loss", "value_loss", "td_error", "q", "value", "entropy", "kl", "clip_fraction", "epsilon")
 """Metrics that lead, where the agent reports them."""

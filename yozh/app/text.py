@@ -5,10 +5,13 @@ from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A sentence, with a space before it, that offers the names most like the mistyped one; empty if none is."""
-    lower = {k.lower(): k for k in known}
-    found = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
-    return f" Did you mean {' or '.join(found)}?" if found else ""
+    """A sentence, with a space before it, that offers the names most like the mistyped one, or all if they are few."""
+    likeness = {k: difflib.SequenceMatcher(None, name.lower(), k.lower()).ratio() for k in known}
+    best = max(likeness.values(), default=0.0)
+    found = [k for k in likeness if likeness[k] >= max(0.6, best - 0.05)]
+    if found:
+        return f" Did you mean {' or '.join(found[:3])}?"
+    return f" There are {', '.join(likeness)}." if 0 < len(likeness) < 8 else ""
 
 
 def whole(text: str) -> int:

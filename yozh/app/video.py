@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from yozh.app.folder import atomic_write
 from yozh.core import YozhError
+from yozh.files import atomic_write
 
 LIMIT = 1_500_000
 """Bytes that a picture may take: it travels inside the report."""
@@ -20,7 +20,7 @@ HUES = np.array([[0.13, 0.55, 0.90], [0.95, 0.45, 0.20], [0.30, 0.70, 0.35], [0.
                  [0.90, 0.75, 0.20], [0.25, 0.70, 0.70], [0.60, 0.60, 0.60]])  # fmt: skip
 """Colours of the channels of an observation that is not a picture."""
 
-Policy = Callable[[Any], Any]
+Policy = Callable[..., Any]
 
 
 def film(policy: Policy, env_id: str, path: str | Path, *, episodes: int = 1, max_steps: int = 600, seed: int = 0) -> Path:  # fmt: skip
@@ -130,7 +130,8 @@ def _own_frames(policy: Policy, env_id: str, episodes: int, max_steps: int, seed
         _forget(policy)
         seen = [np.asarray(step.obs[0])]
         for t in range(max_steps):
-            action = np.asarray(policy(seen[-1]))[None]
+            legal = {"legal": np.asarray(step.extras["legal"][0])} if env.spec.legal else {}
+            action = np.asarray(policy(seen[-1], **legal))[None]
             state, step = advance(state, action, jax.random.fold_in(key, t))
             seen.append(np.asarray(step.obs[0]))
             if step.last[0]:

@@ -2,11 +2,24 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from yozh.core import BatchedEnv, Env, Spec, TimeStep, static
+
+
+class Streams(eqx.Module):
+    """The state of a `Vectorised`."""
+
+    inner: PyTree
+    """`[n, ...]`: of the environments."""
+    last: Bool[Array, " n"]
+    """Which streams reset next."""
+    key: Key[Array, ""]
+    time: Int[Array, ""]
+    """Steps since `reset`. With the key it numbers the draws, so that steps which need none pay for none."""
 
 
 class Vectorised(BatchedEnv):
@@ -29,12 +42,13 @@ class Vectorised(BatchedEnv):
         return self.n
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
-        state, step = self._map(lambda env, k: env.reset(k), jax.random.split(key, self.n))
-        return (state, step.last), step
+        key, first = jax.random.split(key)
+        inner, step = self._map(lambda env, k: env.reset(k), jax.random.split(first, self.n))
+        return Streams(inner, step.last, key, jnp.zeros((), jnp.int32)), step
 
-    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
-        inner, last = state
-        moved = self._map(lambda env, s, a, k: env.step(s, a, k), inner, action, jax.random.split(key, self.n))
+    def step(self, state: Streams, action: PyTree) -> tuple[Streams, TimeStep]:
+        last, key = state.last, jax.random.fold_in(state.key, state.time)
+        moved = self._map(lambda env, s, a, k: env.step(s, a, k), state.inner, action, jax.random.split(key, self.n))
 
         def renew(moved: Any) -> Any:
             opened = self._map(lambda env, k: env.reset(k), jax.random.split(jax.random.fold_in(key, 1), self.n))
@@ -42,7 +56,7 @@ class Vectorised(BatchedEnv):
 
         # Most steps open no episode; the branch makes those pay nothing for `reset`, nor for its random numbers.
         inner, step = jax.lax.cond(last.any(), renew, lambda moved: moved, moved)
-        return (inner, step.last), step
+        return Streams(inner, step.last, state.key, state.time + 1), step
 
     def _map(self, f: Any, *xs: Any) -> Any:
         return jax.vmap(f, in_axes=(0 if self.varied else None, *(0 for _ in xs)))(self.env, *xs)

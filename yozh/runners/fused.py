@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from yozh.core import Agent, BatchedEnv, Report, Unroll
-from yozh.runners.rollout import Sim, Tally, rollout
+from yozh.runners.rollout import Sim, Tally, rollout, start, tally
 
 QUANTITIES = ("nothing", "observation", "reward", "loss or gradient")
 
@@ -77,10 +77,15 @@ def init(agent: Agent, env: BatchedEnv, key: Key[Array, ""], opened: Any = None)
     state = agent.init(learn, env.spec)
     env_state, step = env.reset(reset) if opened is None else opened
     params = agent.policy(state)
-    sim = Sim.start(env_state, step, agent.initial_memory(params, env.batch))
+    sim = start(env_state, step, agent.initial_memory(params, env.batch))
     length, version = agent.experience.unroll, jnp.zeros((), jnp.int32)
-    shape = jax.eval_shape(lambda: rollout(agent, params, env, sim, length, version, key)[1])
-    store = agent.experience.store.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape))
+    example = jax.eval_shape(lambda: rollout(agent, params, env, sim, length, version, key)[1])
+    return begin(agent, state, sim, example, key)
+
+
+def begin(agent: Agent, state: PyTree, sim: Sim, example: PyTree, key: Key[Array, ""]) -> Run:
+    """A run before its first step; `example` has the shapes of its unrolls."""
+    store = agent.experience.store.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example))
     nothing = jnp.zeros((), jnp.int32)
     return Run(state, sim, store, key, Fault(nothing, nothing, nothing))
 
@@ -90,11 +95,13 @@ def turn(agent: Agent, env: BatchedEnv, run: Run) -> tuple[Run, Metrics]:
     experience = agent.experience
     key, act, learn_key = jax.random.split(run.key, 3)
     params = agent.policy(run.state)
-    sim, unroll, tally = rollout(agent, params, env, run.sim, experience.unroll, run.state.counts.updates, act)
-    return _learn(agent, run, sim, unroll, tally, key, learn_key)
+    sim, unroll = rollout(agent, params, env, run.sim, experience.unroll, run.state.counts.updates, act)
+    return learn(agent, run, sim, unroll, key, learn_key)
 
 
-def _learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, tally: Tally, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
+def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
+    """What follows an unroll: store it, learn from the store, take note of it."""
+    sim, ended = tally(sim, unroll)
     experience, counts = agent.experience, run.state.counts
     fault = _inspect(unroll, run.fault, counts.steps)
     buffer = experience.store.add(run.store, unroll)
@@ -115,7 +122,7 @@ def _learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, tally: Tally, key: 
     seen = agent.observe(state, unroll)
     state = jax.tree.map(lambda new, old: new if new is old else jnp.where(sound, new, old), seen, state)
     fault = _first(fault, ~finite, 3, counts.steps, jnp.int32(-1))
-    return Run(state, sim, buffer, key, fault), Metrics(tally, total, n)
+    return Run(state, sim, buffer, key, fault), Metrics(ended, total, n)
 
 
 def _inspect(unroll: Unroll, fault: Fault, steps: Int[Array, ""]) -> Fault:
@@ -155,8 +162,13 @@ def advance(agent: Agent, env: BatchedEnv, run: Run, n: Int[Array, ""]) -> tuple
 
     shape = jax.eval_shape(lambda: turn(agent, env, run)[1])
     run, total = jax.lax.fori_loop(0, n, body, (run, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)))
+    return run, summed(total)
+
+
+def summed(total: Metrics) -> Metrics:
+    """Sums over the updates become means."""
     updates = jnp.maximum(total.updates, 1).astype(jnp.float32)
-    return run, Metrics(total.tally, {k: v / updates for k, v in total.report.items()}, total.updates)
+    return Metrics(total.tally, {k: v / updates for k, v in total.report.items()}, total.updates)
 
 
 _advance = jax.jit(advance, donate_argnames="run")

@@ -9,21 +9,6 @@ from yozh import spaces
 from yozh.core import Agent, BatchedEnv, TimeStep, Unroll
 
 
-class Tally(eqx.Module):
-    """Episodes that ended, summed up."""
-
-    episodes: Int[Array, ""]
-    returns: Float[Array, ""]
-    lengths: Float[Array, ""]
-
-    @classmethod
-    def zero(cls) -> "Tally":
-        return cls(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()))
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return jax.tree.map(jnp.add, self, other)
-
-
 class Sim(eqx.Module):
     """Where B streams stand."""
 
@@ -34,36 +19,57 @@ class Sim(eqx.Module):
     """Undiscounted reward of the running episodes."""
     lengths: Float[Array, " B"]
 
-    @classmethod
-    def start(cls, env: PyTree, step: TimeStep, memory: PyTree) -> "Sim":
-        zero = jnp.zeros(step.reward.shape)
-        return cls(env, step, memory, zero, zero)
 
-    def arrive(self, env: PyTree, step: TimeStep, memory: PyTree) -> tuple["Sim", Tally]:
-        """The streams after one step, and the episodes that it closed."""
-        running = 1.0 - step.first.astype(jnp.float32)
-        returns, lengths = running * self.returns + step.reward, running * (self.lengths + 1.0)
-        ended = step.last.astype(jnp.float32)
-        tally = Tally(jnp.sum(step.last, dtype=jnp.int32), jnp.sum(ended * returns), jnp.sum(ended * lengths))
-        return Sim(env, step, memory, returns, lengths), tally
+def start(env: PyTree, step: TimeStep, memory: PyTree) -> Sim:
+    zero = jnp.zeros(step.reward.shape)
+    return Sim(env, step, memory, zero, zero)
 
 
-def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int, version: Int[Array, ""],
-            key: Key[Array, ""], *, explore: bool = True) -> tuple[Sim, Unroll, Tally]:  # fmt: skip
+class Tally(eqx.Module):
+    """Episodes that ended, summed up."""
+
+    episodes: Int[Array, ""]
+    returns: Float[Array, ""]
+    lengths: Float[Array, ""]
+
+
+def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int, version: Int[Array, ""], key: Key[Array, ""]) -> tuple[Sim, Unroll]:  # fmt: skip
     """`length` steps of every stream, and one more look at the step where they stop."""
 
-    def advance(carry: tuple[Sim, Tally], key: Key[Array, ""]) -> tuple[tuple[Sim, Tally], tuple[TimeStep, PyTree, PyTree]]:
-        sim, tally = carry
-        act, move = jax.random.split(key)
-        action, extras, memory = agent.act(params, sim.memory, sim.step, act, explore=explore)
-        state, step = env.step(sim.env, spaces.clip(env.spec.action, action), move)
-        after, ended = sim.arrive(state, step, memory)
-        return (after, tally + ended), (sim.step, action, extras)
+    def advance(carry: tuple[PyTree, TimeStep, PyTree], key: Key[Array, ""]) -> tuple[tuple[PyTree, TimeStep, PyTree], tuple[TimeStep, PyTree, PyTree]]:  # fmt: skip
+        state, step, memory = carry
+        action, extras, memory = agent.act(params, memory, step, key)
+        state, after = env.step(state, spaces.clip(env.spec.action, action))
+        return (state, after, memory), (step, action, extras)
 
-    key, peek = jax.random.split(key)
-    (after, tally), past = jax.lax.scan(advance, (sim, Tally.zero()), jax.random.split(key, length))
+    keys = unroll_keys(key, length)
+    (state, step, memory), past = jax.lax.scan(advance, (sim.env, sim.step, sim.memory), keys[:-1])
     # The action of the final step is chosen again when the next unroll begins; what it leaves unused is never computed.
-    action, extras, _ = agent.act(params, after.memory, after.step, peek, explore=explore)
-    step, action, extras = jax.tree.map(lambda p, n: jnp.concatenate([p, n[None]]), past, (after.step, action, extras))
-    version = jnp.broadcast_to(version[None], sim.returns.shape)
-    return after, Unroll(step, action, extras, sim.memory, version, jnp.ones(sim.returns.shape)), tally
+    action, extras, _ = agent.act(params, memory, step, keys[-1])
+    steps = jax.tree.map(lambda p, n: jnp.concatenate([p, n[None]]), past, (step, action, extras))
+    return Sim(state, step, memory, sim.returns, sim.lengths), as_unroll(steps, sim.memory, version)
+
+
+def unroll_keys(key: Key[Array, ""], length: int) -> Key[Array, " T1"]:
+    """One for each of the T+1 steps that an unroll looks at."""
+    return jax.random.split(key, length + 1)
+
+
+def as_unroll(steps: tuple[TimeStep, PyTree, PyTree], memory: PyTree, version: Int[Array, ""]) -> Unroll:
+    """From `(step, action, extras)`, `[T+1, B, ...]`, and the memory before them."""
+    streams = steps[0].reward.shape[1]
+    return Unroll(*steps, memory, jnp.broadcast_to(version[None], (streams,)), jnp.ones(streams))
+
+
+def tally(sim: Sim, unroll: Unroll) -> tuple[Sim, Tally]:
+    """Follows the running episodes through the unroll, and sums up those that it closed."""
+
+    def arrive(carry: tuple[Array, Array], step: TimeStep) -> tuple[tuple[Array, Array], Tally]:
+        running = 1.0 - step.first.astype(jnp.float32)
+        returns, lengths = running * carry[0] + step.reward, running * (carry[1] + 1.0)
+        ended = step.last.astype(jnp.float32)
+        return (returns, lengths), Tally(step.last.astype(jnp.int32), ended * returns, ended * lengths)
+
+    steps = TimeStep((), *(getattr(unroll.step, f)[1:] for f in ("reward", "discount", "first", "last")))
+    (returns, lengths), ended = jax.lax.scan(arrive, (sim.returns, sim.lengths), steps)
+    return Sim(sim.env, sim.step, sim.memory, returns, lengths), jax.tree.map(jnp.sum, ended)
