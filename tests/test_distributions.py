@@ -85,7 +85,7 @@ def test_gradient_of_the_mean_log_prob_is_zero():
     """The score has mean 0 under the distribution itself."""
     for name in FINITE:
         d, actions, p = build(name, 0)
-        score = eqx.filter_jacrev(at_all)(d, actions).logits
+        score = eqx.filter_jit(eqx.filter_jacrev(at_all))(d, actions).logits
         np.testing.assert_allclose(jnp.asarray(p, jnp.float32) @ score, 0, atol=1e-6)
 
 

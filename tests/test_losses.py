@@ -76,7 +76,7 @@ def test_ppo_clip(lenient):
 
 
 @pytest.mark.parametrize(
-    "ratio, advantage, pull", [(1.3, 1, 0), (1.1, 1, -1), (0.7, -1, 0), (0.7, 1, -1), (1.3, -1, 1)]
+    "ratio, advantage, pull", [(1.3, 1, 0), (1.1, 1, -1), (0.7, 1, -1), (0.7, -1, 0), (0.9, -1, 1), (1.3, -1, 1)]
 )
 def test_ppo_clip_pulls_only_towards_the_old_policy(ratio, advantage, pull):
     slope = jax.grad(losses.ppo_clip)(jnp.asarray(ratio), jnp.asarray(float(advantage)), 0.2)

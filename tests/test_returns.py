@@ -388,7 +388,7 @@ def test_nothing_is_learnt_from_another_episode():
     def of(reward):
         return estimators(reward, g, lam, left, right, p.j(p.ratio))
 
-    influence = np.asarray(jax.jacobian(of)(p.j(p.r)))[:, :, 0, :, 0]
+    influence = np.asarray(jax.jit(jax.jacobian(of))(p.j(p.r)))[:, :, 0, :, 0]
     inside = outside = 0
     for t in range(p.t):
         if not p.last[t, 0]:
@@ -408,7 +408,7 @@ def test_jit_and_vmap_over_hyper_parameters():
 
     together = eqx.filter_jit(jax.vmap(run))(gammas, lams)
     for i in range(2):
-        np.testing.assert_allclose(together[i], run(gammas[i], lams[i]), **CLOSE)
+        np.testing.assert_allclose(together[i], jax.jit(run)(gammas[i], lams[i]), **CLOSE)
 
 
 def test_one_number_for_discount_and_lambda():

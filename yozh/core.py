@@ -110,6 +110,8 @@ class BatchedEnv(eqx.Module):
 
     pure: ClassVar[bool] = True
     """Whether `reset` may be traced and the state saved; False where a simulator lives outside the program."""
+    backend: ClassVar[str] = "jax"
+    """What runs the environment."""
 
     @property
     @abc.abstractmethod
@@ -133,6 +135,7 @@ class HostEnv(Protocol):
 
     spec: Spec
     batch: int
+    backend: str
 
     def reset(self, seed: int) -> TimeStep:
         """Restarts every stream, `[B, ...]`."""

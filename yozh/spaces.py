@@ -155,7 +155,7 @@ def from_gymnasium(space: Any) -> Space:
         case gs.MultiBinary() if len(space.shape) == 1:
             return MultiBinary(space.shape[0])
         case gs.MultiBinary():
-            return Box(tuple(space.shape), 0, 1, "int8")
+            return Box(tuple(space.shape), 0.0, 1.0, "int8")
         case gs.Dict():
             return Dict.of({name: from_gymnasium(s) for name, s in space.spaces.items()})
         case gs.Tuple():
@@ -201,4 +201,5 @@ def _narrow(dtype: Any) -> str:
 
 
 def _bound(b: np.ndarray) -> float | tuple[float, ...]:
-    return b.flat[0].item() if b.size and (b == b.flat[0]).all() else tuple(b.ravel().tolist())
+    values = tuple(float(x) for x in b.ravel())
+    return values[0] if len(set(values)) == 1 else values

@@ -87,7 +87,7 @@ class GradientAgent(Agent):
         """One gradient step. A gradient that is not finite is not applied, and reported."""
         value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
         (loss, (metrics, priority)), gradient = value_and_grad(state.net)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), gradient)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers

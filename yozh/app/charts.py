@@ -29,10 +29,12 @@ def learning_curve(progress: list[dict], evaluations: list[dict], x: str, label:
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(5.6, 3.2)
         at, value = series(progress, x, "return_mean")
-        if len(at):
+        width = len(value) // 40
+        if width > 1:
             axes.plot(*thin(at, value, 600), color=FAINT, linewidth=0.8, label="training episodes")
-            width = max(1, len(value) // 40)
             axes.plot(*thin(at, smooth(value, width), 600), color=INK, linewidth=1.1, alpha=0.7, label="their running mean")  # fmt: skip
+        elif len(at):
+            axes.plot(at, value, color=INK, linewidth=1.1, alpha=0.7, label="training episodes")
         rows = [r for r in evaluations if r["evaluation"]["mean_return"] is not None]
         if rows:
             place = np.array([r[x] for r in rows], float)

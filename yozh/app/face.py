@@ -24,8 +24,8 @@ def train(agent: str | Agent, env: str | Callable[[], Any] | Any, *, steps: int 
 
     `agent` is an agent or its name; a name takes the preset for the environment, if there is one. `env` is an id, a
     function that makes a Gymnasium environment, or a pure environment. `steps` are environment steps (the preset's if
-    left out), `envs` parallel streams, `out` a folder for the run. Evaluations come every `eval_every` steps and at
-    the end, of `eval_episodes` episodes each.
+    left out), `envs` parallel streams, `out` a folder for the run. The final evaluation is of `eval_episodes`
+    episodes; one of a tenth as many comes every `eval_every` steps (a fifth of the run if left out).
     """
     cache_programs()
     if isinstance(agent, str):

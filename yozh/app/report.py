@@ -1,8 +1,8 @@
 """One HTML file that shows a run and needs nothing else: no network, no other file."""
 
 import base64
-import contextlib
 import html
+import sys
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from yozh.app import charts
 from yozh.app.folder import RunRecord, read_run
 from yozh.app.video import film
-from yozh.core import YozhError
 from yozh.files import atomic_write
 
 FIRST = ("loss", "policy_loss", "value_loss", "td_error", "q", "value", "entropy", "kl", "clip_fraction", "epsilon")
@@ -24,8 +23,10 @@ def publish(path: str | Path) -> Path:
     if not (run.path / "policy.gif").exists() and (run.path / "policy.safetensors").exists():
         import yozh
 
-        with contextlib.suppress(YozhError):
+        try:
             film(yozh.load(run.path / "policy.safetensors"), run.config["env"], run.path / "policy.gif")
+        except Exception as error:  # whatever a simulator's renderer raises, the report is worth more than the film
+            print(f"no moving picture: {error}", file=sys.stderr)
     return write_report(path)
 
 
@@ -34,7 +35,7 @@ def write_report(path: str | Path) -> Path:
     run = read_run(path)
     page = Template((Path(__file__).parent / "report.template").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{run.config['settings']['class'].rpartition('.')[2]} on {run.config['env']}"),
-        subtitle=html.escape(_subtitle(run)),
+        subtitle=_subtitle(run),
         figures="".join(_figure(*f) for f in _headline(run)),
         film=_film(run.path / "policy.gif"),
         curves=_curves(run),
@@ -52,7 +53,7 @@ def _subtitle(run: RunRecord) -> str:
     words = [f"{summary.get('steps', config['steps']):,} environment steps", f"seed {config['seed']}"]
     words += [f"{config['envs']} streams"] if config.get("envs") else []
     words += [f"{config['backend']} environments", config.get("started", "")[:10], summary.get("status", "unfinished")]
-    return " · ".join(w for w in words if w)
+    return " · ".join(f"<span>{html.escape(w)}</span>" for w in words if w)
 
 
 def _headline(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from yozh.core import YozhError
+from yozh.core import BatchedEnv, YozhError
 from yozh.files import atomic_write
 
 LIMIT = 1_500_000
@@ -121,7 +121,7 @@ def _own_frames(policy: Policy, env_id: str, episodes: int, max_steps: int, seed
     from yozh import spaces
 
     env = yozh.make(env_id, 1)
-    if not getattr(env, "pure", False) or not isinstance(env.spec.observation, spaces.Box):
+    if not isinstance(env, BatchedEnv) or not env.pure or not isinstance(env.spec.observation, spaces.Box):
         raise YozhError(f"{env_id} cannot be drawn")
     reset, advance = jax.jit(env.reset), jax.jit(env.step)
     frames = []
@@ -129,10 +129,10 @@ def _own_frames(policy: Policy, env_id: str, episodes: int, max_steps: int, seed
         state, step = reset(key)
         _forget(policy)
         seen = [np.asarray(step.obs[0])]
-        for t in range(max_steps):
+        for _ in range(max_steps):
             legal = {"legal": np.asarray(step.extras["legal"][0])} if env.spec.legal else {}
             action = np.asarray(policy(seen[-1], **legal))[None]
-            state, step = advance(state, action, jax.random.fold_in(key, t))
+            state, step = advance(state, action)
             seen.append(np.asarray(step.obs[0]))
             if step.last[0]:
                 break

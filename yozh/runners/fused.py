@@ -107,7 +107,7 @@ def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""],
     buffer = experience.store.add(run.store, unroll)
     due = (fault.quantity == 0) & experience.store.ready(buffer) & (counts.steps >= experience.warm_up)
 
-    def update(i: Array, carry: tuple[PyTree, PyTree, PyTree, Array]) -> tuple[PyTree, PyTree, PyTree, Array]:
+    def update(i: Int[Array, ""] | int, carry: tuple[PyTree, PyTree, PyTree, Array]) -> tuple[PyTree, PyTree, PyTree, Array]:
         state, buffer, total, finite = carry
         draw, step = jax.random.split(jax.random.fold_in(learn_key, i))
         batch, handle = experience.store.sample(buffer, draw)
@@ -155,7 +155,7 @@ def _init(agent: Agent, env: BatchedEnv, opened: Any, key: Key[Array, ""]) -> Ru
 def advance(agent: Agent, env: BatchedEnv, run: Run, n: Int[Array, ""]) -> tuple[Run, Metrics]:
     """`n` turns as a pure function."""
 
-    def body(i: Array, carry: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
+    def body(i: Int[Array, ""] | int, carry: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
         run, total = carry
         run, metrics = turn(agent, env, run)
         return run, jax.tree.map(jnp.add, total, metrics)

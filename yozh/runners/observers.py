@@ -1,8 +1,9 @@
 """Who is told how training goes: the progress line, the run folder, a notebook's plot, a sweep's early stop."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Told of every event in the order of the methods below; inherit and override what is of interest.
 

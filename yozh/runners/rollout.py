@@ -28,12 +28,12 @@ def start(env: PyTree, step: TimeStep, memory: PyTree) -> Sim:
 class Tally(eqx.Module):
     """Episodes that ended, summed up."""
 
-    episodes: Int[Array, ""]
-    returns: Float[Array, ""]
-    lengths: Float[Array, ""]
+    episodes: Int[Array, "*b"]
+    returns: Float[Array, "*b"]
+    lengths: Float[Array, "*b"]
 
 
-def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int, version: Int[Array, ""], key: Key[Array, ""]) -> tuple[Sim, Unroll]:  # fmt: skip
+def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int, version: Int[Array, "*b"], key: Key[Array, ""]) -> tuple[Sim, Unroll]:  # fmt: skip
     """`length` steps of every stream, and one more look at the step where they stop."""
 
     def advance(carry: tuple[PyTree, TimeStep, PyTree], key: Key[Array, ""]) -> tuple[tuple[PyTree, TimeStep, PyTree], tuple[TimeStep, PyTree, PyTree]]:  # fmt: skip

@@ -1,6 +1,8 @@
 """The one training loop, around any runner: progress, evaluation, faults, the policy that comes of it."""
 
 import dataclasses
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,10 @@ from yozh.runners.observers import Observer
 from yozh.runners.policy import Policy
 
 BEAT = 1.0
-"""Seconds between two looks at a run."""
+"""Seconds between two looks at a run, at the most."""
+
+LOOKS = 100
+"""Looks at a run, at the least."""
 
 
 @dataclasses.dataclass
@@ -44,7 +49,8 @@ class Diverged(YozhError):
 
 def train(agent: Agent, env: Any, *, steps: int, name: str, seed: int = 0, backend: str | None = None, out: Path | None = None,
           eval_every: int | None = None, eval_episodes: int = 100, observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
-    """Trains an agent for a number of environment steps, evaluating every `eval_every` of them and at the end.
+    """Trains an agent for a number of environment steps, evaluating every `eval_every` of them (a fifth of the run if left out; a tenth of
+    the episodes) and at the end.
 
     `env` is whatever `yozh.make` takes. Raises `Diverged` on the first number that is not finite.
     """
@@ -64,7 +70,7 @@ class Training:
         require(eval_episodes > 0, f"eval_episodes must be positive, not {eval_episodes}")
         require(eval_every is None or eval_every > 0, f"eval_every must be positive, not {eval_every}")
         self.agent, self.total, self.seed, self.out = over(agent, steps), steps, seed, out
-        self.eval_every, self.eval_episodes, self.observers = eval_every or steps, eval_episodes, observers
+        self.eval_every, self.eval_episodes, self.observers = eval_every or -(-steps // 5), eval_episodes, observers
         self.env = make(env, agent.experience.streams, backend=backend)
         jax.eval_shape(lambda: self.agent.init(jax.random.key(0), self.env.spec))  # refuses spaces before anything compiles
         self.judge = make(env, evaluation.streams(eval_episodes), backend=backend)
@@ -86,10 +92,8 @@ class Training:
         self.runner.compile(self.run)
         self.compile_seconds = time.perf_counter() - began
         self._tell("on_compile", self.compile_seconds)
-        try:
-            status = self._loop()
-        except KeyboardInterrupt:
-            status = "interrupted"
+        with _Interrupt() as interrupt:
+            status = self._loop(interrupt)
         policy = Policy(self.agent, self.agent.policy(self.run.state), self.env.spec, self.about["env"])
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +106,7 @@ class Training:
             "train_seconds": round(self.train_seconds, 2),
             "steps_per_second": round(int(counts.steps) / max(self.train_seconds, 1e-9), 1),
             "status": status,
-            "evaluation": {k: v for k, v in self.evaluate().items() if k != "returns"} if status == "finished" else None,
+            "evaluation": self._final() if status == "finished" else None,
         }
         self._tell("on_end", summary)
         trained = Trained(policy, summary, self.out, self.run)
@@ -110,16 +114,17 @@ class Training:
             raise Diverged(self._fault(), trained)
         return trained
 
-    def _loop(self) -> str:
-        """Until the steps are done, in stretches of about a second that end where an evaluation is due."""
+    def _loop(self, interrupt: "_Interrupt") -> str:
+        """Until the steps are done, in stretches of at most a second that end where an evaluation is due."""
         experience = self.agent.experience
         turn, taken, pace = experience.streams * experience.unroll, 0, 1.0
         due = self.eval_every
         while taken < self.total:
             if taken >= due:
-                self.evaluate()
+                self.evaluate(-(-self.eval_episodes // 10))
                 due += self.eval_every
-            turns = max(1, min(int(pace * BEAT), -(-(min(due, self.total) - taken) // turn)))
+            left = min(due, self.total, taken + self.total // LOOKS) - taken
+            turns = max(1, min(int(pace * BEAT), -(-left // turn)))
             began = time.perf_counter()
             self.run, metrics = self.runner.advance(self.run, turns)
             jax.block_until_ready(self.run)
@@ -130,6 +135,8 @@ class Training:
             self._tell("on_progress", self._row(metrics, taken, (taken - before) / seconds))
             if int(self.run.fault.quantity):
                 return "diverged"
+            if interrupt.asked:
+                return "interrupted"
         return "finished"
 
     def _row(self, metrics: Metrics, taken: int, rate: float) -> dict[str, Any]:
@@ -146,11 +153,14 @@ class Training:
             row |= {"return_mean": returns / episodes, "length_mean": lengths / episodes, "episodes": episodes}
         return row | ({k: float(v) for k, v in metrics.report.items()} if int(metrics.updates) else {})
 
-    def evaluate(self) -> dict[str, Any]:
+    def _final(self) -> dict[str, Any]:
+        return {k: v for k, v in self.evaluate(self.eval_episodes).items() if k != "returns"}
+
+    def evaluate(self, episodes: int) -> dict[str, Any]:
         """Measures the policy as it is now, in environments and from a seed of their own."""
         taken = int(self.run.state.counts.steps)
         seed = (self.seed * 1_000_003 + taken) % (2**31 - 1)
-        found = evaluation.evaluate(self.agent, self.agent.policy(self.run.state), self.judge, episodes=self.eval_episodes, seed=seed)
+        found = evaluation.evaluate(self.agent, self.agent.policy(self.run.state), self.judge, episodes=episodes, seed=seed)
         self._tell("on_evaluation", {"steps": taken, "seconds": round(self.train_seconds, 3), "evaluation": found})
         return found
 
@@ -170,3 +180,23 @@ class Training:
         for env in (self.env, self.judge):
             if isinstance(env, HostEnv):
                 env.close()
+
+
+class _Interrupt:
+    """Turns the first SIGINT or SIGTERM into a wish to stop; the second one interrupts."""
+
+    def __enter__(self) -> "_Interrupt":
+        self.asked = False
+        self._old: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._old = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,63 @@
+"""What is measured against what, and where the settings of the two sides differ."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    ours: str
+    """Name of Yozh's side in `benchmarks.ours`."""
+    peer: str
+    """Script in `benchmarks/peers/`, run as `SCRIPT STEPS SETTINGS` by the peer's own Python."""
+    venv: str
+    settings: dict[str, Any]
+    target: float
+    """The ratio to be reached."""
+    steps: int
+    peer_steps: int
+    differs: str
+    """What cannot be made the same."""
+    needs: str | None = field(default=None)
+    """Environment variable that says where the peer's sources are, if it is not a package."""
+
+
+RESETS = "The peer resets within the step that ends an episode; Yozh spends a step on it, which is not counted."
+PUREJAXRL = {
+    "NUM_STEPS": 128, "UPDATE_EPOCHS": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2, "ENT_COEF": 0.01,
+    "VF_COEF": 0.5, "MAX_GRAD_NORM": 0.5, "ANNEAL_LR": True, "DEBUG": False,
+}  # fmt: skip
+
+CASES = {
+    "ppo-cartpole-rejax": Case(
+        "ppo-cartpole-constant", "rejax_ppo", "jax",
+        dict(env="CartPole-v1", num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4, learning_rate=2.5e-4,
+             gamma=0.99, gae_lambda=0.95, clip_eps=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5,
+             agent_kwargs=dict(activation="tanh", hidden_layer_sizes=[64, 64])),
+        1.5, 500_000, 500_000,
+        "rejax clips each element of the gradient, not its norm, has an optimiser each for actor and critic, and "
+        "other initial weights; its evaluation is switched off. " + RESETS,
+    ),
+    "ppo-cartpole-purejaxrl": Case(
+        "ppo-cartpole", "purejaxrl_ppo", "jax",
+        PUREJAXRL | dict(ENV_NAME="CartPole-v1", NUM_ENVS=4, NUM_MINIBATCHES=4, LR=2.5e-4, ACTIVATION="tanh"),
+        1.5, 500_000, 500_000, "PureJaxRL's printing is switched off. " + RESETS, "PUREJAXRL",
+    ),
+    "ppo-breakout": Case(
+        "ppo-breakout", "purejaxrl_ppo", "jax",
+        PUREJAXRL | dict(ENV_NAME="Breakout-MinAtar", NUM_ENVS=64, NUM_MINIBATCHES=8, LR=5e-3, ACTIVATION="relu"),
+        1.5, 2_000_000, 1_000_000, "PureJaxRL's printing is switched off. " + RESETS, "PUREJAXRL",
+    ),
+    "dqn-lander": Case(
+        "dqn-lander", "sb3_dqn", "sb3", dict(threads=1),
+        20.0, 400_000, 20_000, "Yozh runs 8 streams, SB3 one. " + RESETS,
+    ),
+    "dqn-lander-zoo": Case(
+        "dqn-lander-zoo", "sb3_dqn", "sb3",
+        dict(threads=1, learning_rate=6.3e-4, batch_size=128, buffer_size=50_000, learning_starts=0, train_freq=4,
+             gradient_steps=-1, target_update_interval=250, exploration_fraction=0.12, exploration_final_eps=0.1,
+             policy_kwargs=dict(net_arch=[256, 256])),
+        6.0, 60_000, 10_000, "Yozh runs 8 streams and learns 8 times after a step of all, SB3 4 times after 4. " + RESETS,
+    ),
+}  # fmt: skip
+COLD_START = "cold-start"

@@ -1,0 +1,63 @@
+"""Yozh's side: `python -m benchmarks.ours NAME STEPS` trains and prints one JSON line."""
+
+import json
+import sys
+import time
+
+import jax
+
+from yozh import environments
+from yozh.agents import DQN, PPO, Linear
+from yozh.agents.schedules import over
+from yozh.agents.targets import Hard
+from yozh.core import Agent
+from yozh.networks.torsos import MLP
+from yozh.runners.fused import Fused
+
+
+def ppo(**settings) -> PPO:
+    common = dict(gamma=0.99, clip=0.2, value_coefficient=0.5, entropy_coefficient=0.01, max_gradient_norm=0.5,
+                  clip_value=True, epochs=4, length=128)  # fmt: skip
+    return PPO(**common | settings)
+
+
+def agents() -> dict[str, tuple[Agent, str]]:
+    cartpole = dict(torso=MLP((64, 64), "tanh"), streams=4, minibatches=4)
+    decayed = ppo(learning_rate=Linear(2.5e-4, 0.0), **cartpole)
+    constant = ppo(learning_rate=2.5e-4, adam_epsilon=1e-8, **cartpole)
+    breakout = ppo(learning_rate=Linear(5e-3, 0.0), torso=MLP((64, 64), "relu"), streams=64, minibatches=8)
+    zoo = DQN(learning_rate=6.3e-4, torso=MLP((256, 256), "relu", "uniform"), batch=128, capacity=50_000, warm_up=0,
+              update_every=1, target=Hard(250), epsilon=Linear(1.0, 0.1, 0.12))  # fmt: skip
+    return {
+        "ppo-cartpole": (decayed, "CartPole-v1"),
+        "ppo-cartpole-constant": (constant, "CartPole-v1"),
+        "ppo-breakout": (breakout, "Breakout-MinAtar"),
+        "dqn-lander": (DQN(), "LunarLander-v3"),
+        "dqn-lander-zoo": (zoo, "LunarLander-v3"),
+    }
+
+
+def build(name: str, steps: int) -> Fused:
+    agent, env = agents()[name]
+    return Fused(over(agent, steps), environments.make(env, agent.experience.streams))
+
+
+def main(name: str, steps: int) -> None:
+    runner = build(name, steps)
+    experience = runner.agent.experience
+    began = time.perf_counter()
+    run = runner.init(jax.random.key(0))
+    runner.compile(run)
+    compiled = time.perf_counter() - began
+    run, _ = jax.block_until_ready(runner.advance(run, 1))
+    before = int(run.state.counts.steps)
+    began = time.perf_counter()
+    run, metrics = jax.block_until_ready(runner.advance(run, steps // (experience.streams * experience.unroll)))
+    seconds = time.perf_counter() - began
+    done, episodes = int(run.state.counts.steps) - before, max(int(metrics.tally.episodes), 1)
+    print(json.dumps({"steps": done, "seconds": seconds, "compile_seconds": compiled,
+                      "updates": int(run.state.counts.updates), "return": float(metrics.tally.returns) / episodes}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,19 @@
+"""rejax's PPO, its evaluation switched off."""
+
+import json
+import sys
+import time
+
+import jax
+from rejax import PPO
+
+steps, settings = int(sys.argv[1]), json.loads(sys.argv[2])
+began = time.perf_counter()
+algorithm = PPO.create(total_timesteps=steps, eval_freq=steps, skip_initial_evaluation=True, **settings)
+algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
+train = jax.jit(PPO.train).lower(algorithm, jax.random.PRNGKey(0)).compile()
+compiled = time.perf_counter() - began
+began = time.perf_counter()
+state, _ = jax.block_until_ready(train(algorithm, jax.random.PRNGKey(0)))
+seconds = time.perf_counter() - began
+print(json.dumps({"steps": int(state.global_step), "seconds": seconds, "compile_seconds": compiled}))

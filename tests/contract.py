@@ -1,0 +1,85 @@
+"""What every agent is tested with. A new agent joins the contract by being listed in `SMALL`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yozh.agents import A2C, DQN, PPO, Constant, Linear
+from yozh.agents.estimators import GAE, NStep
+from yozh.agents.schedules import over
+from yozh.agents.targets import Hard, Soft
+from yozh.core import Agent, BatchedEnv, Env
+from yozh.environments.batched import Vectorised
+from yozh.networks import GRU, LSTM, Auto
+from yozh.runners import fused
+
+STEPS = 400
+NET = Auto((16,), "tanh", "orthogonal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """An agent of a size that compiles quickly, and what else the contract must know of it."""
+
+    agent: Agent
+    structural: dict[str, Any]
+    """Another value for every static field and part; each must change what is learnt."""
+    probe: Agent
+    """Settings under which the probes are learnt in seconds."""
+    continuous: bool = True
+    recurrent: bool = True
+    stores_policy: bool = True
+    """Whether unrolls carry log-probability and value."""
+
+
+SMALL: dict[str, Small] = {
+    "a2c": Small(
+        A2C(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, entropy_coefficient=0.01, estimator=GAE(0.9),
+            normalise_observations=True, scale_rewards=True),
+        {"estimator": NStep(3), "torso": Auto((8,)), "core": GRU(8), "shared": True, "squash": True,
+         "normalise_observations": False, "scale_rewards": False, "streams": 4, "length": 4},
+        A2C(learning_rate=1e-2, torso=NET, streams=16, length=5, gamma=0.9),
+    ),
+    "dqn": Small(
+        DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
+            target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
+        {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "huber": False, "n_step": 2,
+         "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4},
+        DQN(learning_rate=1e-2, torso=NET, streams=8, batch=64, capacity=2000, warm_up=100, update_every=8, gamma=0.9,
+            target=Hard(20), epsilon=Constant(0.5)),
+        continuous=False, recurrent=False, stores_policy=False,
+    ),
+    "ppo": Small(
+        PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
+            entropy_coefficient=0.01, normalise_observations=True, scale_rewards=True, clip_value=True),
+        {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True,
+         "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False,
+         "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
+        PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+    ),
+}  # fmt: skip
+
+
+def train(agent: Agent, env: Env | BatchedEnv, turns: int, seed: int = 0) -> tuple[fused.Run, fused.Metrics]:
+    """A run of some turns; every test that uses the same shapes shares one program."""
+    agent, env = over(agent, STEPS), batched(agent, env)
+    run = fused.Fused(agent, env).init(jax.random.key(seed))
+    return fused._advance(agent, env, run, jnp.int32(turns))
+
+
+def batched(agent: Agent, env: Env | BatchedEnv) -> BatchedEnv:
+    return env if isinstance(env, BatchedEnv) else Vectorised(env, agent.experience.streams)
+
+
+def learnt(run: fused.Run) -> np.ndarray:
+    """All weights in one vector."""
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.state.net)])
+
+
+def vary(agent: Agent, path: Any, change: Callable[[Any], Any]) -> Agent:
+    """The agent with one of its leaves changed."""
+    return jax.tree_util.tree_map_with_path(lambda p, x: change(x) if p == path else x, agent)

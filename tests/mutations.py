@@ -1,0 +1,121 @@
+"""Every test can fail: small faults, each with the test that must notice it.
+
+`python -m tests.mutations [words]` plants each fault (those whose file or test contains one of the words) in a copy of
+the package, runs its test there and demands that it fails.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RETURNS, LOSSES, DISTRIBUTIONS = "yozh/returns.py", "yozh/losses.py", "yozh/distributions.py"
+A, B, C = "tests/test_returns.py::", "tests/test_losses.py::", "tests/test_distributions.py::"
+
+MUTATIONS: list[tuple[str, str, str, str]] = [
+    (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
+    (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_endless_reward_under_a_time_limit"),
+    (RETURNS, "1.0 - last[:-1])", "1.0 - last[1:])", A + "test_endless_reward_under_a_time_limit"),
+    (RETURNS, "x = ab[0] + ab[1] * x", "x = ab[0] - ab[1] * x", A + "test_discounted_return"),
+    (RETURNS, "discount_t * value_t - value_tm1", "discount_t * value_t + value_tm1", A + "test_td_error"),
+    (RETURNS, "discount_t * lambda_t, jnp.zeros_like(reward_t[0]))", "discount_t, jnp.zeros_like(reward_t[0]))",
+     A + "test_reward_to_go"),
+    (RETURNS, "discount_t * lambda_t, value_t[-1])", "discount_t * lambda_t, value_t[0])",
+     A + "test_lambda_return_is_the_forward_view"),
+    (RETURNS, "fori_loop(1, min(n", "fori_loop(0, min(n", A + "test_n_step_return"),
+    (RETURNS, "[g[1:], value_t[-1:]]", "[g[1:], value_t[:1]]", A + "test_n_step_return"),
+    (RETURNS, "_backward(delta, discount_t * lambda_t,", "_backward(delta, discount_t,", A + "test_gae"),
+    (RETURNS, "rho = jnp.minimum(", "rho = jnp.maximum(", A + "test_vtrace_fixed_point"),
+    (RETURNS, "jnp.minimum(ratio_tm1, c_clip)", "jnp.minimum(ratio_tm1, rho_clip)", A + "test_vtrace"),
+    (RETURNS, "rho * discount_t * lambda_t * correction_t", "rho * discount_t * correction_t", A + "test_vtrace"),
+    (RETURNS, "delta = rho * td_error", "delta = 1.0 * td_error",
+     A + "test_vtrace_without_clips_is_the_importance_sampled_return"),
+    (RETURNS, "return VTrace(value_tm1 +", "return VTrace(value_t +", A + "test_vtrace_on_policy_is_the_n_step_return"),
+    (RETURNS, "[ratio_tm1[1:],", "[ratio_tm1[:-1],", A + "test_retrace"),
+    (RETURNS, "td_error(reward_t, discount_t, q_tm1, value_t)", "td_error(reward_t, discount_t, value_t, value_t)",
+     A + "test_retrace_fixed_point"),
+    (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_vtrace_fixed_point"),
+    (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_retrace_fixed_point"),
+    (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_nothing_is_learnt_from_another_episode"),
+    (RETURNS, "jnp.minimum(ratio_t, 1.0)", "jnp.minimum(ratio_t, 9.0)", A + "test_retrace"),
+    (LOSSES, "jnp.maximum(jnp.sum(weight), 1.0)", "jnp.maximum(jnp.sum(weight), 0.0)", B + "test_weighted_mean"),
+    (LOSSES, "values, 0.0), -1)", "values, 1.0), -1)", B + "test_select_and_its_gradient"),
+    (LOSSES, "return -log_prob * advantage", "return log_prob * advantage", B + "test_policy_gradient"),
+    (LOSSES, "-jnp.minimum(ratio * advantage", "-jnp.maximum(ratio * advantage", B + "test_ppo_clip"),
+    (LOSSES, "1.0 - clip, 1.0 + clip", "1.0 + clip, 1.0 + clip",
+     B + "test_ppo_clip_pulls_only_towards_the_old_policy"),
+    (LOSSES, "jnp.expm1(log_ratio) - log_ratio", "jnp.expm1(log_ratio) + log_ratio",
+     B + "test_kl_estimates_are_unbiased"),
+    (LOSSES, "delta * (error - near)", "delta * (error + near)", B + "test_squared_and_huber"),
+    (LOSSES, "jnp.maximum(squared(value", "jnp.minimum(squared(value", B + "test_clipped_value"),
+    (LOSSES, "jnp.argmax(q_t_selector", "jnp.argmax(q_t_value", B + "test_q_targets"),
+    (LOSSES, "discount_t * jnp.max(", "discount_t * jnp.min(", B + "test_q_targets"),
+    (LOSSES, "* z - support[0])", "* z + support[0])", B + "test_project_categorical"),
+    (LOSSES, "clip(where, 0.0, n - 1.0)", "clip(where, 0.0, n - 0.0)", B + "test_projection_keeps_mass_and_mean"),
+    (LOSSES, "(error < 0)", "(error > 0)", B + "test_quantile_huber_finds_quantiles"),
+    (LOSSES, "jnp.sum(jnp.mean(side", "jnp.mean(jnp.mean(side", B + "test_quantile_huber"),
+    (DISTRIBUTIONS, "(logits.dtype).min)", "(logits.dtype).max)", C + "test_masked_equals_the_legal_choices_alone"),
+    (DISTRIBUTIONS, "jnp.finfo(logits.dtype).min)", "-jnp.inf)",
+     C + "test_masked_gradients_are_finite_and_zero_for_the_illegal"),
+    (DISTRIBUTIONS, "return jax.nn.log_softmax(self.logits)",
+     "return self.logits - jax.nn.logsumexp(self.logits, -1, keepdims=True)",
+     C + "test_masked_without_a_legal_action_is_uniform"),
+    (DISTRIBUTIONS, "jnp.argmax(self.logits + noise", "jnp.argmax(self.logits - noise",
+     C + "test_finite_samples_come_as_often_as_they_should"),
+    (DISTRIBUTIONS, "self._split(self.logits + noise)", "self._split(2 * self.logits + noise)",
+     C + "test_finite_samples_come_as_often_as_they_should"),
+    (DISTRIBUTIONS, "np.cumsum(self.ns)[:-1]", "np.cumsum(self.ns[::-1])[:-1]",
+     C + "test_finite_log_prob_entropy_mode_kl"),
+    (DISTRIBUTIONS, "sum(self.ns) == ", "sum(self.ns) != ", C + "test_factored_counts_its_logits"),
+    (DISTRIBUTIONS, "jnp.where(action != 0", "jnp.where(action == 0", C + "test_finite_log_prob_entropy_mode_kl"),
+    (DISTRIBUTIONS, "jnp.exp(zero) * (zero - other_zero)", "jnp.exp(zero) * (zero + other_zero)",
+     C + "test_finite_log_prob_entropy_mode_kl"),
+    (DISTRIBUTIONS, "0.5 * math.log(2 * math.pi * math.e)", "0.5 * math.log(3 * math.pi * math.e)",
+     C + "test_normal_against_scipy"),
+    (DISTRIBUTIONS, "jnp.exp(-2 * wider)", "jnp.exp(2 * wider)", C + "test_continuous_log_prob_entropy_kl"),
+    (DISTRIBUTIONS, "u - jax.nn.softplus(-2.0 * u)", "u - jax.nn.softplus(-1.0 * u)",
+     C + "test_continuous_log_prob_entropy_kl"),
+    (DISTRIBUTIONS, "    return 2.0 * (math.log(2) - u - jax.nn.softplus(-2.0 * u))",
+     "    return jnp.log(1.0 - jnp.square(jnp.tanh(u)))", C + "test_tanh_normal_far_out_stays_finite"),
+    (DISTRIBUTIONS, "slope + jnp.log(0.5 *", "slope + jnp.log(1.0 *", C + "test_continuous_log_prob_entropy_kl"),
+    (DISTRIBUTIONS, "0.5 * (low + high) + 0.5", "0.5 * (low - high) + 0.5",
+     C + "test_tanh_normal_bounds_per_component"),
+    (DISTRIBUTIONS, "-edge, edge)", "-1.0, 1.0)", C + "test_tanh_normal_far_out_stays_finite"),
+    (DISTRIBUTIONS, "self.mean + jnp.exp(self.log_std) * jax", "self.mean + jnp.exp(2 * self.log_std) * jax",
+     C + "test_continuous_samples_have_the_density"),
+]  # fmt: skip
+
+
+def survives(file: str, original: str, mutated: str, node: str) -> str | None:
+    """Why the fault went unnoticed, or nothing if the test failed as it must."""
+    source = (ROOT / file).read_text()
+    if source.count(original) != 1:
+        return f"the snippet occurs {source.count(original)} times"
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("yozh", "tests"):
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        Path(folder, file).write_text(source.replace(original, mutated))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", node]
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True
+        )
+    return None if done.returncode == 1 else f"pytest ended with {done.returncode}"
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not words or any(w in m[0] or w in m[3] for w in words)]
+    alive = 0
+    for file, original, mutated, node in chosen:
+        reason = survives(file, original, mutated, node)
+        alive += reason is not None
+        print(f"{'SURVIVED' if reason else 'red':8} {file}: {original} -> {mutated} ({reason or node})", flush=True)
+    print(f"{len(chosen) - alive} of {len(chosen)} mutations turn their test red")
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

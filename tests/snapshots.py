@@ -1,0 +1,11 @@
+"""Writes `snapshots.json` anew."""
+
+import json
+
+from tests.contract import SMALL, learnt, train
+from tests.test_contract import SNAPSHOTS, SHORT, signature
+from yozh.environments.classic import CartPole
+
+if __name__ == "__main__":
+    found = {name: signature(learnt(train(small.agent, CartPole(), SHORT)[0])) for name, small in SMALL.items()}
+    SNAPSHOTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,0 +1,229 @@
+"""Environments so small that a failure says where the fault is; the true values are stated with each.
+
+From one to the next, one more part of an agent must work: its value, then its view, its discounting, its choice, both
+together, its memory; then the kinds of actions and observations.
+"""
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from yozh.core import Env, Spec, TimeStep, restart, static, transition
+from yozh.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+SIGN = Box((1,), -1.0, 1.0)
+
+
+class OneStep(Env):
+    """Something random is seen, one action taken, a reward given, and that is all."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(SIGN, Discrete(2))
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        seen = self.draw(key)
+        return seen, restart(seen)
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return state, transition(state, self.reward(state, action), terminated=True)
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        return _sign(key)
+
+    @abc.abstractmethod
+    def reward(self, seen: PyTree, action: PyTree) -> Array: ...
+
+
+class Constant(OneStep):
+    """Observation 0 and reward 1 whatever happens: the value is 1."""
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        return jnp.zeros((1,))
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return jnp.ones(())
+
+
+class Seen(OneStep):
+    """The reward is the observation, a random sign, and so is the value."""
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return seen[0]
+
+
+class Chosen(OneStep):
+    """Action 1 earns 1, action 0 costs 1."""
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return jnp.where(action == 1, 1.0, -1.0)
+
+
+class Matched(OneStep):
+    """Action 1 is right at +1 and action 0 at -1: 1 if right, else -1."""
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return jnp.where((action == 1) == (seen[0] > 0), 1.0, -1.0)
+
+
+class Aim(OneStep):
+    """The action, in [-1, 1], should be half the sign seen; the reward is minus the squared distance."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(SIGN, SIGN)
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return -((action[0] - seen[0] / 2) ** 2)
+
+
+class Several(OneStep):
+    """A choice of 2 and one of 3; the reward is the share of them that is as observed."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((2,), 0.0, 2.0), MultiDiscrete((2, 3)))
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        return jax.random.randint(key, (2,), 0, jnp.array([2, 3])).astype(jnp.float32)
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return (action.astype(jnp.float32) == seen).mean()
+
+
+class Bits(OneStep):
+    """Three switches; the reward is the share of them that is as observed."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((3,), 0.0, 1.0), MultiBinary(3))
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        return jax.random.bernoulli(key, shape=(3,)).astype(jnp.float32)
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        return (action.astype(jnp.float32) == seen).mean()
+
+
+class Mixed(OneStep):
+    """`Several` and `Bits` at once, observed and acted on by name; the reward is the mean of theirs."""
+
+    @property
+    def spec(self) -> Spec:
+        several, bits = Several().spec, Bits().spec
+        return Spec(
+            Dict.of({"bits": bits.observation, "several": several.observation}),
+            Dict.of({"bits": bits.action, "several": several.action}),
+        )
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        return {"bits": Bits().draw(key), "several": Several().draw(jax.random.fold_in(key, 1))}
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        parts = {"bits": Bits(), "several": Several()}
+        return sum((env.reward(seen[k], action[k]) for k, env in parts.items()), jnp.zeros(())) / len(parts)
+
+
+class Pictured(OneStep):
+    """A small image, all black or all white, and a sign: action 1 is right if both say yes or both no; 1 if right, else -1."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Dict.of({"image": Box((8, 8, 1), 0.0, 255.0, "uint8"), "vector": SIGN}), Discrete(2))
+
+    def draw(self, key: Key[Array, ""]) -> PyTree:
+        white = jax.random.bernoulli(jax.random.fold_in(key, 1))
+        return {"image": jnp.full((8, 8, 1), jnp.where(white, 255, 0), jnp.uint8), "vector": _sign(key)}
+
+    def reward(self, seen: PyTree, action: PyTree) -> Array:
+        agree = (seen["image"][0, 0, 0] > 0) == (seen["vector"][0] > 0)
+        return jnp.where((action == 1) == agree, 1.0, -1.0)
+
+
+class Forbidden(Env):
+    """Two of four actions are legal, which only the mask tells: 1 for a legal one, -1 for an illegal one, over 1 step."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((1,), 0.0, 1.0), Discrete(4), legal=True)
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        legal = self._draw(key)
+        return legal, restart(jnp.zeros((1,)), {"legal": legal})
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        reward = jnp.where(state[action], 1.0, -1.0)
+        legal = self._draw(key)
+        return legal, transition(jnp.zeros((1,)), reward, terminated=True, extras={"legal": legal})
+
+    def _draw(self, key: Key[Array, ""]) -> Bool[Array, "4"]:
+        return jax.random.permutation(key, jnp.arange(4) < 2)
+
+
+class Later(Env):
+    """Two steps, reward 1 on the second: the values are gamma at observation 0 and 1 at observation 1."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((1,), 0.0, 2.0), Discrete(2))
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        t = jnp.zeros((1,))
+        return t, restart(t)
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        t = state + 1.0
+        return t, transition(t, t[0] - 1.0, terminated=t[0] > 1.0)
+
+
+class Recall(Env):
+    """A sign is shown once; the last of `length` actions must repeat it (1 for +1, 0 for -1): 1 if so, else -1.
+
+    Observation: the sign at first and 0 later, and the share of the episode that is over. Without memory the mean
+    return is 0 at best.
+    """
+
+    length: int = static(3)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((2,), -1.0, 1.0), Discrete(2))
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        sign = _sign(key)[0]
+        return (sign, jnp.zeros((), jnp.int32)), restart(jnp.stack([sign, jnp.zeros(())]))
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        sign, t = state[0], state[1] + 1
+        over = t >= self.length
+        reward = jnp.where(over, jnp.where((action == 1) == (sign > 0), 1.0, -1.0), 0.0)
+        obs = jnp.stack([jnp.zeros(()), t.astype(jnp.float32) / self.length])
+        return (sign, t), transition(obs, reward, terminated=over)
+
+
+class Endless(Env):
+    """One state and reward 1 for ever, only cut after `limit` steps: the value is 1 / (1 - gamma), 100 at .99.
+
+    An agent that takes truncation for termination sees less. With `ends` the episodes do terminate, for contrast.
+    """
+
+    limit: int = static(10)
+    ends: bool = static(False)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((1,), 0.0, 1.0), Discrete(2))
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return jnp.zeros((), jnp.int32), restart(jnp.ones((1,)))
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        t = state + 1
+        over = t >= self.limit
+        return t, transition(jnp.ones((1,)), 1.0, terminated=over & self.ends, truncated=over)
+
+
+def _sign(key: Key[Array, ""]) -> Float[Array, "1"]:
+    return jax.random.rademacher(key, (1,), jnp.float32)

@@ -1,0 +1,132 @@
+"""Environments by name. Packages are imported when a name leads to them, and not before."""
+
+import difflib
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
+from yozh.environments import gymnax, probes
+from yozh.environments.batched import Vectorised
+from yozh.environments.catch import Catch
+from yozh.environments.classic import CartPole, Pendulum
+from yozh.environments.host import AsHost
+
+BACKENDS = ("jax", "envpool", "gymnasium")
+"""The fastest first."""
+
+PURE: dict[str, Callable[..., Env]] = {
+    "CartPole-v1": CartPole,
+    "Catch": Catch,
+    "Endless": probes.Endless,
+    "Pendulum-v1": Pendulum,
+    "Recall": probes.Recall,
+}
+
+
+def make(env: Any, n: int = 1, *, backend: str | None = None, hosted: bool = False, **options: Any) -> BatchedEnv | HostEnv:  # fmt: skip
+    """`n` streams of an environment, for the compiled program where it can live there, else hosted.
+
+    `env` is an id, a function that makes a Gymnasium environment (or a pure one), a Gymnasium vector environment, a pure
+    environment, or something made before. An id is looked for in the order jax, envpool, gymnasium; `backend` names one.
+    `hosted` keeps it out of the program. `options` go to the environment's own constructor; `workers=True` gives each
+    stream of a Gymnasium environment a process.
+    """
+    require(n > 0, f"the number of streams must be positive, not {n}")
+    require(backend is None or backend in BACKENDS, f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    made = _named(env, n, backend, hosted, options) if isinstance(env, str) else _given(env, n, backend, options)
+    return AsHost(made) if hosted and isinstance(made, BatchedEnv) else made
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Every id that can be made here, and the backends that have it, the fastest first."""
+    found: dict[str, list[str]] = {}
+    for backend in BACKENDS:
+        for id in _ids(backend):
+            found.setdefault(id, []).append(backend)
+    return {id: tuple(backends) for id, backends in sorted(found.items())}
+
+
+def _given(env: Any, n: int, backend: str | None, options: dict[str, Any]) -> BatchedEnv | HostEnv:
+    if isinstance(env, type) and issubclass(env, Env):
+        env, options = env(**options), {}
+    elif callable(env) and isinstance(one := env(), Env):
+        env = one
+    if isinstance(env, BatchedEnv | HostEnv | Env):
+        require(not options, f"{type(env).__name__} is made already: {', '.join(options)} cannot be applied")
+        made = Vectorised(env, n) if isinstance(env, Env) else env
+        require(made.batch == n, f"{type(env).__name__} has {made.batch} streams, and {n} were asked for")
+    else:
+        from yozh.environments.gymnasium import GymnasiumHost
+
+        made = GymnasiumHost(env, n, **options)
+    require(backend in (None, made.backend), f"{type(env).__name__} runs on {made.backend}, not on {backend}")
+    return made
+
+
+def _named(id: str, n: int, backend: str | None, hosted: bool, options: dict[str, Any]) -> BatchedEnv | HostEnv:
+    for candidate in BACKENDS if backend is None else (backend,):
+        if _has(candidate, id, strict=backend is not None):
+            return _make(candidate, id, n, hosted, options)
+    raise YozhError(_unknown(id, backend))
+
+
+def _make(backend: str, id: str, n: int, hosted: bool, options: dict[str, Any]) -> BatchedEnv | HostEnv:
+    if backend == "jax":
+        try:
+            return Vectorised(PURE[id](**options) if id in PURE else gymnax.Gymnax(id, **options), n)
+        except TypeError as e:
+            raise YozhError(f"{id}: {e}") from None
+    if backend == "envpool":
+        import jax
+
+        from yozh.environments.envpool import EnvPool, EnvPoolHost
+
+        inside = not hosted and jax.default_backend() == "cpu"
+        return (EnvPool if inside else EnvPoolHost)(id, n, tuple(sorted(options.items())))
+    from yozh.environments.gymnasium import GymnasiumHost
+
+    return GymnasiumHost(id, n, **options)
+
+
+def _has(backend: str, id: str, strict: bool = False) -> bool:
+    """Whether the backend has the id. A backend that is not installed has none; `strict` makes that an error."""
+    if backend == "jax":
+        return id in PURE or (id in gymnax.IDS and (strict or bool(find_spec("gymnax"))))
+    if backend == "envpool":
+        if not find_spec("envpool"):
+            require(not strict, f"EnvPool is not installed: {_INSTALL['envpool']}")
+            return False
+        import envpool
+
+        return id in envpool.registration.registry.specs
+    from yozh.environments import gymnasium
+
+    return gymnasium.registered(id)
+
+
+def _ids(backend: str) -> list[str]:
+    if backend == "jax":
+        return [*PURE, *(gymnax.IDS if find_spec("gymnax") else ())]
+    if backend == "envpool":
+        if not find_spec("envpool"):
+            return []
+        import envpool
+
+        return list(envpool.list_all_envs())
+    from yozh.environments import gymnasium
+
+    return gymnasium.known()
+
+
+_INSTALL = {name: f"pip install 'yozh[{name}]'" for name in ("envpool", "gymnax")}
+
+
+def _unknown(id: str, backend: str | None) -> str:
+    have = [b for b in BACKENDS if b != backend and _has(b, id)] if backend else []
+    if have:
+        return f"the backend {backend} has no {id}; {' and '.join(have)} {'has' if len(have) == 1 else 'have'}"
+    near = difflib.get_close_matches(id, list(names()), 4, 0.5)
+    message = f"no environment {id!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
+    lacking = [p for p in _INSTALL if not find_spec(p)]
+    return message + "".join(f" ({p} is not installed and may have it: {_INSTALL[p]})" for p in lacking)
