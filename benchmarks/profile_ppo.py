@@ -69,16 +69,9 @@ def measure() -> dict[str, Any]:
             best = min(best, time.perf_counter() - began)
         return best / 10
 
-    def act(sim: Any) -> Any:
-        return rollout(
-            agent,
-            agent.policy(run.state),
-            env,
-            sim,
-            agent.length,
-            run.state.counts.updates,
-            jax.random.fold_in(key, sim.env.time),
-        )[0]
+    def act(carry: Any) -> Any:
+        now = jax.random.fold_in(key, carry[0].env.time)
+        return rollout(agent, agent.policy(run.state), env, carry[0], agent.length, run.state.counts.updates, now)
 
     def worth(unroll: Any) -> Any:
         return touch(unroll, agent.estimate(run.state, unroll, unroll.extras["value"])[1])
@@ -124,7 +117,7 @@ def measure() -> dict[str, Any]:
     )
     updates = agent.epochs * agent.minibatches
     once = {
-        "rollout": (1, cost(act, run.sim)),
+        "rollout": (1, cost(act, (run.sim, unroll))),
         "tally of episodes": (1, cost(lambda sim: tally(sim, unroll)[0], run.sim)),
         "advantages": (1, cost(worth, unroll)),
         "shuffle": (agent.epochs, cost(shuffle, (samples, key))),

@@ -48,7 +48,7 @@ def gym_equal(ours, theirs, write, sample, steps):
         before = np.asarray(theirs.unwrapped.state, np.float32)
         action = sample(rng)
         obs, reward, terminated, truncated, _ = theirs.step(action)
-        state, mine = step(write(before, t), jnp.asarray(action))
+        _, mine = step(write(before, t), jnp.asarray(action))
         t += 1
         np.testing.assert_allclose(mine.obs, obs, rtol=2e-5, atol=2e-6)
         np.testing.assert_allclose(mine.reward, reward, rtol=2e-5, atol=2e-5)
@@ -155,7 +155,7 @@ def _same(x, zero, lead):
 
 def test_last_observation_is_the_true_one_and_the_reset_ignores_its_action():
     env = Vectorised(probes.Later(), 2)
-    first, steps = play(env, jnp.zeros((7, 2), jnp.int32))
+    _, steps = play(env, jnp.zeros((7, 2), jnp.int32))
     np.testing.assert_array_equal(steps.obs[:, 0, 0], [1, 2, 0, 1, 2, 0, 1])
     np.testing.assert_array_equal(steps.reward[:, 0], [0, 1, 0, 0, 1, 0, 0])
     cartpole = Vectorised(CartPole(limit=3), 2)

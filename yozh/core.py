@@ -12,9 +12,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from yozh.spaces import Space
+
+
+AnyArray = Array | np.ndarray
 
 
 class YozhError(Exception):
@@ -26,13 +30,13 @@ class TimeStep(eqx.Module):
 
     obs: PyTree
     """`*b ...`: the observation, as the environment's space describes it."""
-    reward: Float[Array, "*b"]
+    reward: Float[AnyArray, "*b"]
     """`*b`: earned by the previous action; 0 where `first`."""
-    discount: Float[Array, "*b"]
+    discount: Float[AnyArray, "*b"]
     """`*b`: 0 if the episode terminated here, else 1 (gamma belongs to the agent)."""
-    first: Bool[Array, "*b"]
+    first: Bool[AnyArray, "*b"]
     """`*b`: `obs` opens an episode; recurrent memory is cleared before it is read."""
-    last: Bool[Array, "*b"]
+    last: Bool[AnyArray, "*b"]
     """`*b`: `obs` closes an episode, terminated or truncated; the next action is ignored."""
     extras: dict[str, Any] = eqx.field(default_factory=dict)
     """`*b ...`: what else the environment tells; `"legal"` is the mask of legal actions, True where allowed."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from yozh import spaces
-from yozh.core import BatchedEnv, Spec, TimeStep, require, static
+from yozh.core import BatchedEnv, Spec, TimeStep, YozhError, require, static
 from yozh.environments import foreign
 from yozh.environments.host import MASK, Boundary, supported, without_mask
 
@@ -34,14 +34,18 @@ class Config:
         import envpool
 
         threads = min(max(self.n // 4, 1), os.cpu_count() or 1)  # waking a thread costs as much as a few small steps
-        return envpool.make(self.id, "gymnasium", num_envs=self.n, seed=seed, num_threads=threads, **dict(self.options))
+        options = {"num_threads": threads, **dict(self.options)}
+        return envpool.make(self.id, "gymnasium", num_envs=self.n, seed=seed, **options)
 
 
 @functools.cache
 def _native(config: Config) -> Any:
     import envpool
 
-    native = envpool.make_spec(config.id, num_envs=config.n, **dict(config.options))
+    try:
+        native = envpool.make_spec(config.id, num_envs=config.n, **dict(config.options))
+    except (ImportError, TypeError, ValueError, RuntimeError, AssertionError) as e:
+        raise YozhError(f"EnvPool cannot make {config.id} with {dict(config.options)}: {e}") from None
     require(native.config.max_num_players == 1, f"{config.id} is for several players; EnvPool's are taken with one")
     return native
 
