@@ -284,7 +284,7 @@ def test_envpool_programs_serve_every_pool():
 
 @envpool
 def test_envpool_refuses_unknown_options():
-    with pytest.raises(YozhError, match="EnvPool cannot make CartPole-v1.*nonsense"):
+    with pytest.raises(YozhError, match=r"EnvPool cannot make CartPole-v1.*nonsense"):
         _ = make("CartPole-v1", 2, backend="envpool", nonsense=1).spec
     assert make("CartPole-v1", 2, backend="envpool", num_threads=2).reset(jax.random.key(0))[1].first.all()
 

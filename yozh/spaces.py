@@ -18,8 +18,8 @@ class Box:
     """Real (or integer) numbers in `[low, high]`; bounds are one number or one for each element (flattened, row-major)."""
 
     shape: tuple[int, ...]
-    low: float | tuple[float, ...] = -math.inf
-    high: float | tuple[float, ...] = math.inf
+    low: float | int | tuple[float | int, ...] = -math.inf
+    high: float | int | tuple[float | int, ...] = math.inf
     dtype: str = "float32"
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
