@@ -432,3 +432,26 @@ def test_gradient_with_respect_to_gamma():
     low, middle, high = jnp.array([0.8 - step, 0.8, 0.8 + step])
     numeric = (jax.jit(total)(high) - jax.jit(total)(low)) / (2 * step)
     np.testing.assert_allclose(jax.jit(jax.grad(total))(middle), numeric, rtol=1e-2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_window_is_the_n_step_return_of_its_first_step(n: int):
+    """Cut at the episode's last step, bootstrapped from exactly that one observation."""
+    found_cut = 0
+    for seed in range(30):
+        u = random_unroll(seed, t=n)
+        u = eqx.tree_at(lambda u: u.step.obs, u, jnp.arange(n + 1, dtype=jnp.float32)[:, None] + jnp.zeros((1, 3)))
+        got = returns.window(u, GAMMA)
+        for j in range(3):
+            assert got.weight_tm1[j] == (0.0 if u.step.last[0, j] else 1.0)
+            if u.step.last[0, j]:
+                continue
+            total, discount, t = 0.0, 1.0, 0
+            while t < n and not (t and u.step.last[t, j]):
+                total += discount * float(u.step.reward[t + 1, j])
+                discount *= GAMMA * float(u.step.discount[t + 1, j])
+                t += 1
+            found_cut += t < n
+            np.testing.assert_allclose([got.reward[j], got.discount[j]], [total, discount], **CLOSE)
+            assert got.step_t.obs[j] == t
+    assert n == 1 or found_cut, "some window must be cut"

@@ -1,7 +1,12 @@
 """Yozh: deep reinforcement learning on JAX. Names are imported when they are first used."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# XLA sizes its pool of CPU threads by NPROC. The products of this field are small: handing them to a second thread costs
+# more than it saves, up to twenty times for networks of 256 units. Several runs, one a core, use the machine better.
+os.environ.setdefault("NPROC", "1")
 
 if TYPE_CHECKING:
     from yozh import agents, environments, networks, presets

@@ -60,8 +60,10 @@ class Categorical(Distribution):
         return jax.nn.log_softmax(self.logits)
 
     def sample(self, key: Key[Array, ""]) -> Int32[Array, "*b"]:
-        noise = jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
-        return jnp.argmax(self.logits + noise, -1).astype(jnp.int32)
+        # The first whose cumulated probability passes one uniform draw: an n-th of the random numbers of Gumbel's way.
+        reach = jnp.cumsum(jnp.exp(self.logits - jnp.max(self.logits, -1, keepdims=True)), -1)
+        draw = jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
+        return jnp.argmax(reach > (draw * reach[..., -1])[..., None], -1).astype(jnp.int32)
 
     def log_prob(self, action: Int[Array, "*b"]) -> Float[Array, "*b"]:
         return select(self.log_probs, action)

@@ -69,8 +69,7 @@ class A2C(ActorCriticAgent):
         return Experience(streams=self.streams, unroll=self.length, store=Latest())
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.max_gradient_norm)
-        return optax.chain(clip, optax.rmsprop(self.learning_rate(counts), decay=0.99, eps=1e-5))
+        return optax.rmsprop(self.learning_rate(counts), decay=0.99, eps=1e-5)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Any]:
         # The reward statistics move first, the network then sees rewards on the new scale.

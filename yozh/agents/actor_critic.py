@@ -43,9 +43,9 @@ class ActorCriticAgent(GradientAgent):
 
     def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
         net_memory, discounted = memory
-        (policy, value), net_memory = self.forward(params, net_memory, step)
+        (policy, _), net_memory = self.forward(params, net_memory, step)
         action = policy.sample(key) if explore else policy.mode()
-        extras = {"log_prob": policy.log_prob(action), "value": value}
+        extras = {"log_prob": policy.log_prob(action)}
         if discounted is not None:
             discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + step.reward
             extras["discounted"] = discounted

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import networks
@@ -42,6 +43,7 @@ class GradientAgent(Agent):
     """An algorithm that follows the gradient of `loss`. It says what its network, loss and optimiser are."""
 
     normalise_observations: eqx.AbstractVar[bool]
+    max_gradient_norm: eqx.AbstractVar[Array]
 
     @abc.abstractmethod
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network: ...
@@ -52,7 +54,7 @@ class GradientAgent(Agent):
 
     @abc.abstractmethod
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        """Built from the hyper-parameters on every trace, never stored."""
+        """Built from the hyper-parameters on every trace, never stored. It works on all weights as one vector."""
 
     def after(self, state: State) -> State:
         """What follows an update: target networks."""
@@ -62,7 +64,7 @@ class GradientAgent(Agent):
         net = self.network(spec, key)
         counts = Counts.zero()
         seen = statistics.observation_statistics(spec.observation) if self.normalise_observations else None
-        return State(net, None, self._flat_optimiser(counts).init(net), seen, counts)
+        return State(net, None, self.optimiser(counts).init(ravel_pytree(net)[0]), seen, counts)
 
     def policy(self, state: State) -> Params:
         return Params(state.net, state.statistics, state.counts)
@@ -87,19 +89,18 @@ class GradientAgent(Agent):
         """One gradient step. A gradient that is not finite is not applied, and reported."""
         value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
         (loss, (metrics, priority)), gradient = value_and_grad(state.net)
-        norm = optax.tree.norm(gradient)
+        # One vector instead of a dozen small arrays: a third of the time of clipping and Adam on a CPU.
+        gradient, unravel = ravel_pytree(gradient)
+        norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), gradient)
+        gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
-            updates, optimiser = self._flat_optimiser(state.counts).update(gradient, state.optimiser, state.net)
+            updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
+        optimiser = jax.tree.map(_without_dust, optimiser)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
-        net = optax.apply_updates(state.net, updates)
+        net = jax.tree.map(jnp.add, state.net, unravel(updates))
         state = self.after(State(net, state.target, optimiser, state.statistics, counts, state.rewards))
         return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)
-
-    def _flat_optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        # One vector instead of a dozen small arrays: a third of the time of clipping and Adam on a CPU.
-        return optax.flatten(self.optimiser(counts))
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:
         """The step's observation as the network takes it."""
@@ -108,3 +109,9 @@ class GradientAgent(Agent):
     def forward(self, params: Params | State, memory: PyTree, step: TimeStep) -> tuple[PyTree, PyTree]:
         """The network's answer for a batch of steps `[B, ...]`."""
         return networks.forward(params.net, self.see(params, step), memory, step.first, step.extras.get("legal"))
+
+
+def _without_dust(x: Array) -> Array:
+    """Zero instead of what is next to nothing. The averages of a weight whose gradient has ceased decay into denormal
+    numbers, stay there for ever, and on threads that do not flush them make arithmetic twenty times slower."""
+    return jnp.where(jnp.abs(x) < 1e-30, 0.0, x) if jnp.issubdtype(x.dtype, jnp.floating) else x

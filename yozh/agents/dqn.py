@@ -91,8 +91,7 @@ class DQN(GradientAgent):
         return eqx.tree_at(lambda s: s.target, state, jax.tree.map(jnp.copy, state.net), is_leaf=lambda x: x is None)
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.max_gradient_norm)
-        return optax.chain(clip, optax.adam(self.learning_rate(counts)))
+        return optax.adam(self.learning_rate(counts))
 
     def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
         q, memory = self.forward(params, memory, step)

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh.agents.actor_critic import ActorCriticAgent
 from yozh.agents.base import State
@@ -102,36 +102,38 @@ class PPO(ActorCriticAgent):
         return Experience(streams=self.streams, unroll=self.length, store=Latest())
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.max_gradient_norm)
-        return optax.chain(clip, optax.adam(self.learning_rate(counts), eps=self.adam_epsilon))
+        return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
-        state, worth = self.estimate(state, batch, batch.extras["value"])
         step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
-        past = jax.tree.map(lambda x: x[:-1], (step, batch.action, batch.extras["log_prob"], batch.extras["value"]))
         memory = batch.memory[0]
+        _, value = self.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
+        state, worth = self.estimate(state, batch, value)
+        past = jax.tree.map(lambda x: x[:-1], (step, batch.action, batch.extras["log_prob"], value))
         samples = Samples(*past, worth.advantage, worth.target, worth.weight, memory)
         if not jax.tree.leaves(memory):
             samples = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), samples)
 
-        def update(carry: tuple[State, Array], minibatch: Samples) -> tuple[tuple[State, Array], Array]:
+        def update(carry: tuple[State, Array], minibatch: Samples) -> tuple[tuple[State, Array], Report]:
             state, go = carry
             new, report = self.descend(state, minibatch, key)
             if self.target_kl is not None:
                 new = jax.tree.map(lambda n, o: jnp.where(go, n, o), new, state)
                 go = go & (report.metrics["kl"] <= 1.5 * self.target_kl)
-            return (new, go), report.finite
+            return (new, go), report
 
-        def epoch(carry: tuple[State, Array], key: Key[Array, ""]) -> tuple[tuple[State, Array], Array]:
+        def epoch(carry: tuple[State, Array], key: Key[Array, ""]) -> tuple[tuple[State, Array], Report]:
             return jax.lax.scan(update, carry, self.shuffled(samples, key))
 
-        (state, _), finite = jax.lax.scan(epoch, (state, jnp.ones((), bool)), jax.random.split(key, self.epochs))
-        _, (metrics, _) = self.loss(state.net, state, samples, key)
-        return state, Report(metrics, finite.all())
+        (state, _), reports = jax.lax.scan(epoch, (state, jnp.ones((), bool)), jax.random.split(key, self.epochs))
+        metrics = jax.tree.map(jnp.mean, reports.metrics)
+        missed = _variance(samples.target - samples.value, samples.weight)
+        metrics["explained_variance"] = 1.0 - missed / (_variance(samples.target, samples.weight) + 1e-8)
+        return state, Report(metrics, reports.finite.all())
 
     def shuffled(self, samples: Samples, key: Key[Array, ""]) -> Samples:
         """Minibatches `[M, T, B/M, ...]` that cover every sample once."""
-        order = jax.random.permutation(key, samples.weight.shape[1]).reshape(self.minibatches, -1)
+        order = shuffle(key, samples.weight.shape[1]).reshape(self.minibatches, -1)
         parts = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), eqx.tree_at(lambda s: s.memory, samples, ()))
         return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[order], samples.memory))
 
@@ -148,15 +150,23 @@ class PPO(ActorCriticAgent):
         entropy = weighted_mean(policy.entropy(), batch.weight)
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient(state.counts) * entropy
         metrics = {
-            "loss": loss,
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
             "kl": weighted_mean(kl_k3(log_ratio), batch.weight),
             "clip_fraction": weighted_mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32), batch.weight),
-            "explained_variance": 1.0 - _variance(batch.target - value, batch.weight) / (_variance(batch.target, batch.weight) + 1e-8),  # fmt: skip
         }
         return loss, (metrics, None)
+
+
+def shuffle(key: Key[Array, ""], n: int) -> Int[Array, " n"]:
+    """A random order of n numbers: random high bits are sorted, with the number itself in the low ones.
+
+    One array to sort and no second to carry along: on a CPU a quarter of the time of `jax.random.permutation`.
+    """
+    low = (n - 1).bit_length()
+    bits = jax.random.bits(key, (n,), jnp.uint32) >> low << low
+    return (jnp.sort(bits | jnp.arange(n, dtype=jnp.uint32)) & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
 
 
 def _variance(x: Float[Array, "T B"], weight: Float[Array, "T B"]) -> Float[Array, ""]:

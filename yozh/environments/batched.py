@@ -47,15 +47,16 @@ class Vectorised(BatchedEnv):
         return Streams(inner, step.last, key, jnp.zeros((), jnp.int32)), step
 
     def step(self, state: Streams, action: PyTree) -> tuple[Streams, TimeStep]:
-        last, key = state.last, jax.random.fold_in(state.key, state.time)
-        moved = self._map(lambda env, s, a, k: env.step(s, a, k), state.inner, action, jax.random.split(key, self.n))
+        def keys(draw: int) -> Key[Array, " n"]:
+            return jax.random.split(jax.random.fold_in(state.key, 2 * state.time + draw), self.n)
 
         def renew(moved: Any) -> Any:
-            opened = self._map(lambda env, k: env.reset(k), jax.random.split(jax.random.fold_in(key, 1), self.n))
-            return jax.tree.map(lambda new, old: jnp.where(_like(last, new), new, old), opened, moved)
+            opened = self._map(lambda env, k: env.reset(k), keys(1))
+            return jax.tree.map(lambda new, old: jnp.where(_like(state.last, new), new, old), opened, moved)
 
+        moved = self._map(lambda env, s, a, k: env.step(s, a, k), state.inner, action, keys(0))
         # Most steps open no episode; the branch makes those pay nothing for `reset`, nor for its random numbers.
-        inner, step = jax.lax.cond(last.any(), renew, lambda moved: moved, moved)
+        inner, step = jax.lax.cond(state.last.any(), renew, lambda moved: moved, moved)
         return Streams(inner, step.last, state.key, state.time + 1), step
 
     def _map(self, f: Any, *xs: Any) -> Any:

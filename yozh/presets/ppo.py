@@ -1,5 +1,6 @@
 from yozh.agents import PPO, Linear
 from yozh.agents.estimators import GAE
+from yozh.networks import MLP
 from yozh.presets.preset import Preset
 
 PRESETS = {
@@ -9,5 +10,38 @@ PRESETS = {
         steps=100_000,
         reached="",
         source="rl-zoo3's settings",
+    ),
+    "Acrobot-v1": Preset(
+        PPO(estimator=GAE(0.94), epochs=4, minibatches=32, streams=16, length=128, normalise_observations=True,
+            scale_rewards=True, learning_rate=Linear(1e-3, 0.0)),
+        steps=300_000,
+        reached="",
+        source="rl-zoo3's settings, shorter unrolls, learning rate 1e-3 annealed",
+    ),
+    "LunarLander-v3": Preset(
+        PPO(learning_rate=Linear(1e-3, 0.0), gamma=0.999, estimator=GAE(0.98), epochs=4, minibatches=32, streams=16, length=512,
+            entropy_coefficient=0.01),
+        steps=1_000_000,
+        reached="",
+        source="rl-zoo3's settings, learning rate 1e-3 annealed, unrolls of 512, minibatches of 256",
+    ),
+    "Pendulum-v1": Preset(
+        PPO(learning_rate=Linear(2e-3, 0.0), gamma=0.9, estimator=GAE(0.95), epochs=10, minibatches=32, streams=8, length=256,
+            scale_rewards=True),
+        steps=100_000,
+        reached="",
+        source="rl-zoo3's settings, rewards scaled, learning rate annealed",
+    ),
+    "Catch": Preset(
+        PPO(learning_rate=Linear(2e-3, 0.0), epochs=4, minibatches=4, streams=16, length=32),
+        steps=90_000,
+        reached="",
+    ),
+    "Breakout-MinAtar": Preset(
+        PPO(learning_rate=Linear(5e-3, 0.0), epochs=4, minibatches=8, streams=64, length=128, entropy_coefficient=0.01,
+            clip_value=True, torso=MLP((64, 64), "relu")),
+        steps=10_000_000,
+        reached="",
+        source="PureJaxRL's settings for MinAtar",
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from yozh.core import Agent, BatchedEnv, Report, Unroll
-from yozh.runners import compiler
+from yozh.runners.compiler import OPTIONS
 from yozh.runners.rollout import Sim, Tally, rollout, start, tally
 
 QUANTITIES = ("nothing", "observation", "reward", "loss or gradient")
@@ -62,8 +62,8 @@ class Fused:
     def compile(self, run: Run) -> float:
         """Seconds spent on building the program; later calls of `advance` spend none."""
         start = time.perf_counter()
-        traced = _advance.trace(self.agent, self.env, run, jnp.int32(0))
-        self._compiled = traced.lower().compile(compiler.options(traced.jaxpr.jaxpr))
+        lowered = _advance.lower(self.agent, self.env, run, jnp.int32(0))
+        self._compiled = lowered.compile()
         return time.perf_counter() - start
 
     def advance(self, run: Run, n: int) -> tuple[Run, Metrics]:
@@ -173,4 +173,4 @@ def summed(total: Metrics) -> Metrics:
     return Metrics(total.tally, {k: v / updates for k, v in total.report.items()}, total.updates)
 
 
-_advance = jax.jit(advance, donate_argnames="run")
+_advance = jax.jit(advance, donate_argnames="run", compiler_options=OPTIONS)

@@ -1,5 +1,6 @@
 """Acting on environments that live outside the compiled program, in lock-step with learning."""
 
+import functools
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Key, PyTree
 
 from yozh import spaces
 from yozh.core import Agent, HostEnv, TimeStep
+from yozh.runners.compiler import OPTIONS
 from yozh.runners.fused import Metrics, Run, begin, learn, summed
 from yozh.runners.rollout import Sim, as_unroll, start, unroll_keys
 
@@ -76,12 +78,12 @@ def _begin(agent: Agent, spec: Any, step: TimeStep, learn_key: Key[Array, ""], k
     return begin(agent, state, sim, jax.eval_shape(example), key)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=OPTIONS)
 def _act(agent: Agent, state: PyTree, memory: PyTree, step: TimeStep, key: Key[Array, ""]) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
     return agent.act(agent.policy(state), memory, step, key)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=OPTIONS)
 def _learn(agent: Agent, run: Run, sim: Sim, steps: Any, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
     unroll = as_unroll(steps, run.sim.memory, run.state.counts.updates)
     return learn(agent, run, sim, unroll, key, learn_key)

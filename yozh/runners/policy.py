@@ -42,7 +42,7 @@ class Policy:
     def __call__(self, obs: Any, legal: Any = None) -> Any:
         """The action as NumPy. `legal` is the mask of legal actions, where the environment has one."""
         require(not self.spec.legal or legal is not None, "this policy needs the mask of legal actions: policy(obs, legal)")
-        obs = jax.tree.map(np.asarray, obs)
+        obs = jax.tree.map(lambda _, x: np.asarray(x), spaces.zeros(self.spec.observation), obs)  # lists are arrays too
         one = _axes(obs) == _axes(spaces.zeros(self.spec.observation))
         obs, legal = jax.tree.map(lambda x: np.asarray(x)[None] if one else np.asarray(x), (obs, legal))
         obs = spaces.map_leaves(lambda s: s.dtype, self.spec.observation), obs
