@@ -33,7 +33,7 @@ class Small:
     continuous: bool = True
     recurrent: bool = True
     stores_policy: bool = True
-    """Whether unrolls carry log-probability and value."""
+    """Whether unrolls carry the log-probability of their actions."""
 
 
 SMALL: dict[str, Small] = {

@@ -3,7 +3,7 @@
 import json
 
 from tests.contract import SMALL, learnt, train
-from tests.test_contract import SNAPSHOTS, SHORT, signature
+from tests.test_contract import SHORT, SNAPSHOTS, signature
 from yozh.environments.classic import CartPole
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def run(argv: list[str], folder: Path) -> str:
 @pytest.mark.slow
 def test_python(tmp_path: Path):
     """The blocks are one session: later ones use the names of earlier ones."""
-    script, shortened = re.subn(r"steps=[\d_]+", "steps=4000", "\n\n".join(blocks("python")))
+    script, shortened = re.subn(r"steps=[\d_]+", "steps=2000", "\n\n".join(blocks("python")))
     assert shortened == 4
     script = re.sub(r"episodes=\d+", "episodes=5", script)
     (tmp_path / "session.py").write_text(script)
@@ -49,7 +49,7 @@ def test_commands(tmp_path: Path):
     assert {words[0] for words in promised} == {"train", "evaluate", "report", "list"}
     for words in promised:
         if words[0] == "train":
-            words += ["--steps", "4000", "--eval-episodes", "5", "--quiet"]
+            words += ["--steps", "2500", "--eval-episodes", "5", "--quiet"]
         elif words[0] == "evaluate":
             words[words.index("--episodes") + 1] = "5"
         said = run([*YOZH, *words], tmp_path)

@@ -43,7 +43,9 @@ def test_windows_are_consecutive_and_complete(length: int, window: int):
     time, stream = np.asarray(batch.step.obs[..., 0]), np.asarray(batch.step.obs[..., 1])
     assert time.shape == (window + 1, 4000)
     assert (np.diff(time, axis=0) == 1).all() and (np.diff(stream, axis=0) == 0).all()
-    assert (np.asarray(batch.action)[:-1] == 10 * time[:-1] + stream[:-1]).all(), "every action but the last is the one taken"
+    assert (np.asarray(batch.action)[:-1] == 10 * time[:-1] + stream[:-1]).all(), (
+        "every action but the last is the one taken"
+    )
     newest, oldest = length * turns, length * turns - 12
     starts = time[0]
     assert set(starts) == set(range(max(oldest, 0), newest - window + 1)), "all that is kept, and no more"

@@ -54,7 +54,9 @@ class Poisoned(Env):
 @every
 @pytest.mark.parametrize("where", ["reward", "observation"])
 def test_poison_is_named_and_what_was_learnt_is_kept(name: str, where: str, tmp_path: Path):
-    with pytest.raises(Diverged, match=rf"{where} is not finite in stream 0 between steps .*policy.safetensors") as caught:
+    with pytest.raises(
+        Diverged, match=rf"{where} is not finite in stream 0 between steps .*policy.safetensors"
+    ) as caught:
         yozh.train(SMALL[name].agent, Poisoned(where=where), steps=10_000, out=tmp_path / "run", eval_episodes=2)
     kept = yozh.load(tmp_path / "run")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
@@ -109,7 +111,9 @@ def hurt(path: Path, how: str) -> None:
 def test_bad_policy_files_are_refused(how: str, tmp_path: Path):
     yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=64, out=tmp_path / "run", eval_episodes=2)
     hurt(tmp_path / "run" / "policy.safetensors", how)
-    with pytest.raises(YozhError, match="is not a policy file" if how != "class" else "subprocess.Popen +is not part of this Yozh"):
+    with pytest.raises(
+        YozhError, match="is not a policy file" if how != "class" else "subprocess.Popen +is not part of this Yozh"
+    ):
         yozh.load(tmp_path / "run")
 
 
@@ -124,7 +128,9 @@ def test_evaluation_counts_every_stream_alike():
     assert found["ci95"][0] < found["mean_return"] < found["ci95"][1]
     assert found == evaluation.evaluate(agent, params, env, episodes=100, seed=3)
     assert found != evaluation.evaluate(agent, params, env, episodes=100, seed=4)
-    hosted = evaluation.evaluate(agent, params, AsHost(env, jax.random.split(jax.random.key(3))[0]), episodes=100, seed=3)
+    hosted = evaluation.evaluate(
+        agent, params, AsHost(env, jax.random.split(jax.random.key(3))[0]), episodes=100, seed=3
+    )
     np.testing.assert_allclose(hosted["returns"], found["returns"])
 
 
@@ -178,7 +184,9 @@ def test_interrupt_keeps_what_was_learnt(tmp_path: Path):
             os.kill(os.getpid(), signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    trained = yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=10_000_000, out=tmp_path / "run", observers=[Impatient()])
+    trained = yozh.train(
+        SMALL["ppo"].agent, "CartPole-v1", steps=10_000_000, out=tmp_path / "run", observers=[Impatient()]
+    )
     assert trained.summary["status"] == "interrupted"
     assert trained.summary["steps"] < 10_000_000
     assert (tmp_path / "run" / "policy.safetensors").exists()
@@ -210,7 +218,9 @@ def test_unroll_shorter_than_n_is_refused():
         yozh.agents.PPO(minibatches=3)
 
 
-@pytest.mark.parametrize("settings", [{"steps": 0}, {"steps": -5}, {"envs": 0}, {"eval_episodes": 0}, {"eval_every": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"steps": 0}, {"steps": -5}, {"envs": 0}, {"eval_episodes": 0}, {"eval_every": -1}]
+)
 def test_numbers_that_must_be_positive(settings: dict[str, int]):
     with pytest.raises(YozhError, match=f"{next(iter(settings))} must be positive"):
         yozh.train("ppo", "CartPole-v1", **settings)

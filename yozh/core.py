@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from yozh.spaces import Space
-
 
 AnyArray = Array | np.ndarray
 
@@ -241,7 +240,7 @@ def static(default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
 
 def concrete(x: Any) -> bool:
     """Whether a hyper-parameter is a plain number now, to be checked (it is not under `vmap` or `jit`)."""
-    return not callable(x) and not isinstance(x, jax.core.Tracer) and jnp.ndim(x) == 0
+    return not callable(x) and not isinstance(x, Tracer) and jnp.ndim(x) == 0
 
 
 def require(ok: bool | Any, message: str | Callable[[], str]) -> None:

@@ -7,7 +7,7 @@ axes of whoever holds them (`[T, B]`, `[B]` or none) before the shape named here
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +24,8 @@ class Box:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound, each of the space's shape."""
-        return tuple(np.broadcast_to(np.asarray(b, self.dtype).reshape(self.shape if np.ndim(b) else ()), self.shape)
-                     for b in (self.low, self.high))  # fmt: skip
+        low, high = (np.asarray(b, self.dtype).reshape(self.shape if np.ndim(b) else ()) for b in (self.low, self.high))
+        return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
 
     @property
     def bounded(self) -> bool:
@@ -87,7 +87,7 @@ class Tuple:
 
 
 Leaf = Box | Discrete | MultiDiscrete | MultiBinary
-Space = Union[Leaf, Dict, Tuple]
+Space = Leaf | Dict | Tuple
 
 
 def map_leaves(f: Callable[[Leaf], Any], space: Space) -> Any:

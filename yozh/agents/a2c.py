@@ -60,9 +60,14 @@ class A2C(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"a2c: {name} must be positive, not {getattr(self, name)}")
-        require(not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"a2c: gamma lies in [0, 1], not {self.gamma}")
+        require(
+            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"a2c: gamma lies in [0, 1], not {self.gamma}"
+        )
         if isinstance(self.estimator, NStep):
-            require(self.estimator.n <= self.length, f"a2c: unrolls of {self.length} steps are shorter than n = {self.estimator.n}")
+            require(
+                self.estimator.n <= self.length,
+                f"a2c: unrolls of {self.length} steps are shorter than n = {self.estimator.n}",
+            )
 
     @property
     def experience(self) -> Experience:

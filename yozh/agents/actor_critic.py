@@ -11,7 +11,7 @@ from yozh import networks
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimate, Estimator
 from yozh.agents.statistics import Running
-from yozh.core import Spec, TimeStep, Unroll
+from yozh.core import AnyArray, Spec, TimeStep, Unroll
 from yozh.distributions import Distribution
 from yozh.networks import ActorCritic, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -51,7 +51,7 @@ class ActorCriticAgent(GradientAgent):
             extras["discounted"] = discounted
         return action, extras, (net_memory, discounted)
 
-    def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[Array, "T1 B"]]:
+    def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[AnyArray, "T1 B"]]:
         """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
         (Engstrom et al. 2020, "reward scaling")."""
         if not self.scale_rewards:

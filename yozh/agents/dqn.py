@@ -63,11 +63,17 @@ class DQN(GradientAgent):
     def __check_init__(self) -> None:
         for name in ("batch", "capacity", "update_every", "streams", "n_step"):
             require(getattr(self, name) > 0, f"dqn: {name} must be positive, not {getattr(self, name)}")
-        require(not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"dqn: gamma lies in [0, 1], not {self.gamma}")
-        require(self.batch <= self.capacity, f"dqn: a batch of {self.batch} is larger than the store of {self.capacity}")
+        require(
+            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"dqn: gamma lies in [0, 1], not {self.gamma}"
+        )
+        require(
+            self.batch <= self.capacity, f"dqn: a batch of {self.batch} is larger than the store of {self.capacity}"
+        )
         room = self.capacity // self.streams
         require(room > self.n_step, f"dqn: n_step {self.n_step} does not fit into {room} stored steps of each stream")
-        require(self.warm_up <= self.capacity, f"dqn: warm_up {self.warm_up} is larger than the store of {self.capacity}")
+        require(
+            self.warm_up <= self.capacity, f"dqn: warm_up {self.warm_up} is larger than the store of {self.capacity}"
+        )
 
     @property
     def experience(self) -> Experience:

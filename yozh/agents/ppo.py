@@ -90,7 +90,9 @@ class PPO(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length", "epochs", "minibatches"):
             require(getattr(self, name) > 0, f"ppo: {name} must be positive, not {getattr(self, name)}")
-        require(not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"ppo: gamma lies in [0, 1], not {self.gamma}")
+        require(
+            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"ppo: gamma lies in [0, 1], not {self.gamma}"
+        )
         total, what = (self.streams * self.length, "steps") if self.core is None else (self.streams, "streams")
         require(
             total % self.minibatches == 0,
@@ -110,7 +112,7 @@ class PPO(ActorCriticAgent):
         _, value = self.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
         state, worth = self.estimate(state, batch, value)
         past = jax.tree.map(lambda x: x[:-1], (step, batch.action, batch.extras["log_prob"], value))
-        samples = Samples(*past, worth.advantage, worth.target, worth.weight, memory)
+        samples = Samples(*past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
         if not jax.tree.leaves(memory):
             samples = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), samples)
 
@@ -145,7 +147,9 @@ class PPO(ActorCriticAgent):
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         policy_loss = weighted_mean(ppo_clip(ratio, advantage, clip), batch.weight)
-        errors = clipped_value(value, batch.value, batch.target, clip) if self.clip_value else squared(value, batch.target)
+        errors = (
+            clipped_value(value, batch.value, batch.target, clip) if self.clip_value else squared(value, batch.target)
+        )
         value_loss = weighted_mean(errors, batch.weight)
         entropy = weighted_mean(policy.entropy(), batch.weight)
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient(state.counts) * entropy

@@ -22,7 +22,9 @@ class Hard(TargetUpdate):
     period: Int[Array, ""] = eqx.field(default=1000, converter=lambda x: jnp.asarray(x, jnp.int32))
 
     def __check_init__(self) -> None:
-        require(not concrete(self.period) or self.period > 0, lambda: f"target.period must be positive, not {self.period}")
+        require(
+            not concrete(self.period) or self.period > 0, lambda: f"target.period must be positive, not {self.period}"
+        )
 
     def __call__(self, online: PyTree, target: PyTree, updates: Int[Array, ""]) -> PyTree:
         due = updates % self.period == 0

@@ -10,7 +10,7 @@ import jax
 
 from yozh import agents, environments, presets
 from yozh.app.folder import RunFolder, claim
-from yozh.core import Agent, BatchedEnv, HostEnv, require
+from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners import evaluation, policy, training
 from yozh.runners.observers import Observer
 from yozh.runners.policy import Policy
@@ -33,7 +33,8 @@ def train(agent: str | Agent, env: str | Callable[[], Any] | Any, *, steps: int 
         steps = usual if steps is None else steps
     else:
         name = next((n for n, cls in agents.names().items() if type(agent) is cls), type(agent).__name__)
-    require(steps is not None, "say how long to train: steps=100_000")
+    if steps is None:
+        raise YozhError("say how long to train: steps=100_000")
     require(steps > 0, f"steps must be positive, not {steps}")
     if envs is not None:
         require(envs > 0, f"envs must be positive, not {envs}")
@@ -70,7 +71,7 @@ make.__doc__ = environments.make.__doc__
 
 def cache_programs() -> None:
     """Keeps compiled programs on disk, so that the second start of a run is quick. JAX's own setting comes first."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "yozh" / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -179,7 +179,7 @@ class EnvPoolHost:
         self._boundary = Boundary(n)
 
     def reset(self, seed: int) -> TimeStep:
-        self._pool = self._config.build(seed)
+        self._pool: Any = self._config.build(seed)
         obs, _ = self._pool.reset()
         return self._boundary.opened(*self._arrived(obs))
 

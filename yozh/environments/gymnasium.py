@@ -38,7 +38,8 @@ class GymnasiumHost:
             except DependencyNotInstalled as e:
                 raise YozhError(f"{name}: {e}{_extra(env)}") from None
         self.batch: int = n
-        self._vector, self._boundary = vector, Boundary(n)
+        self._vector: Any = vector
+        self._boundary = Boundary(n)
         self._workers = isinstance(vector, AsyncVectorEnv)
         observation, self._mask_seen = without_mask(supported(name, vector.single_observation_space))
         action = supported(name, vector.single_action_space)

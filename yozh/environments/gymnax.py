@@ -41,10 +41,11 @@ _NEVER = 2**30
 @functools.cache
 def _load(id: str) -> Any:
     """The environment object. gymnax's packages import everything, plotting too, in 3 s: one module is taken past them."""
-    if find_spec("gymnax") is None:
+    found = find_spec("gymnax")
+    if found is None or not found.submodule_search_locations:
         raise YozhError(f"{id} needs gymnax: pip install 'yozh[gymnax]'")
     family, module, name = IDS[id].split(".")
-    root = find_spec("gymnax").submodule_search_locations[0]
+    root = found.submodule_search_locations[0]
     bare = {}
     for package in ("gymnax", "gymnax.environments", f"gymnax.environments.{family}"):
         if package not in sys.modules:
@@ -64,8 +65,8 @@ class Gymnax(Env):
     observations are `bool [10, 10, channels]`: a quarter of the float32 that gymnax makes of them, in every store.
     """
 
-    id: str = static()
     params: PyTree
+    id: str = static()
 
     def __init__(self, id: str, **params: Any):
         self.id = id
@@ -96,7 +97,9 @@ class Gymnax(Env):
         return self.id.endswith("-MinAtar")
 
     def _observe(self, obs: Array) -> Array:
-        return obs.astype(bool if self._minatar else self.spec.observation.dtype)
+        space = self.spec.observation
+        assert isinstance(space, spaces.Leaf)
+        return obs.astype(space.dtype)
 
 
 @functools.cache
@@ -117,7 +120,7 @@ def _lenient() -> Any:
     return stack
 
 
-def _space(id: str, space: Any) -> spaces.Space:
+def _space(id: str, space: Any) -> spaces.Leaf:
     match type(space).__name__:
         case "Discrete":
             return spaces.Discrete(int(space.n))

@@ -97,9 +97,9 @@ def _has(backend: str, id: str, strict: bool = False) -> bool:
         if not find_spec("envpool"):
             require(not strict, f"EnvPool is not installed: {_INSTALL['envpool']}")
             return False
-        import envpool
+        from envpool.registration import registry
 
-        return id in envpool.registration.registry.specs
+        return id in registry.specs
     from yozh.environments import gymnasium
 
     return gymnasium.registered(id)

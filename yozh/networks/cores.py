@@ -63,5 +63,7 @@ def _orthogonal(cell: Any, key: Key[Array, ""]) -> Any:
     init = jax.nn.initializers.orthogonal(1.0)
     leaves, tree = jax.tree.flatten(cell)
     keys = jax.random.split(key, len(leaves))
-    leaves = [init(k, x.shape, x.dtype) if x.ndim == 2 else jnp.zeros_like(x) for k, x in zip(keys, leaves, strict=True)]
+    leaves = [
+        init(k, x.shape, x.dtype) if x.ndim == 2 else jnp.zeros_like(x) for k, x in zip(keys, leaves, strict=True)
+    ]
     return jax.tree.unflatten(tree, leaves)

@@ -20,7 +20,9 @@ class PolicyHead(eqx.Module):
     space: spaces.Leaf = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
 
-    def __init__(self, space: spaces.Space, features: int, key: Key[Array, ""], *, init: str, squash: bool, log_std: float):
+    def __init__(
+        self, space: spaces.Space, features: int, key: Key[Array, ""], *, init: str, squash: bool, log_std: float
+    ):
         match space:
             case spaces.Discrete(n) | spaces.MultiBinary(n):
                 outputs = n
@@ -33,7 +35,9 @@ class PolicyHead(eqx.Module):
                 raise YozhError(f"a policy takes {takes}, not {spaces.describe(space)}")
         continuous = isinstance(space, spaces.Box)
         if continuous and squash and not space.bounded:
-            raise YozhError(f"a squashed policy needs finite bounds, and {spaces.describe(space)} has none; use squash=False")
+            raise YozhError(
+                f"a squashed policy needs finite bounds, and {spaces.describe(space)} has none; use squash=False"
+            )
         self.layer = linear(features, outputs, key, init=init, gain=0.01)
         self.log_std = jnp.full(outputs, log_std) if continuous else None
         self.space, self.squash = space, squash

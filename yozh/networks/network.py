@@ -61,7 +61,9 @@ class Trunk(eqx.Module):
 
     def size(self, spec: Spec) -> int:
         size = features(self.torso, spec)
-        return size if self.core is None else jax.eval_shape(self.core, jnp.zeros(size), self.initial_memory())[0].shape[0]
+        return (
+            size if self.core is None else jax.eval_shape(self.core, jnp.zeros(size), self.initial_memory())[0].shape[0]
+        )
 
 
 def features(torso: Any, spec: Spec) -> int:

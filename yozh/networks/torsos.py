@@ -162,7 +162,7 @@ class Auto(Blueprint):
 class Ready(Blueprint):
     """A torso that exists already."""
 
-    module: eqx.Module
+    module: Torso
 
     def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
         return self.module
@@ -181,7 +181,9 @@ def as_blueprint(torso: Any) -> Blueprint:
         return torso
     if isinstance(torso, eqx.Module):
         return Ready(torso)
-    require(callable(torso), f"a torso is a blueprint, an eqx.Module or a function (space, key) -> module, not {torso!r}")
+    require(
+        callable(torso), f"a torso is a blueprint, an eqx.Module or a function (space, key) -> module, not {torso!r}"
+    )
     return _Function(torso)
 
 

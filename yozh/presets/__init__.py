@@ -9,7 +9,9 @@ from yozh.presets.preset import Preset
 
 __all__ = ["Preset", "find", "names", "start"]
 
-_PRESETS = {(kind, env): preset for kind, m in (("a2c", a2c), ("dqn", dqn), ("ppo", ppo)) for env, preset in m.PRESETS.items()}
+_PRESETS = {
+    (kind, env): preset for kind, m in (("a2c", a2c), ("dqn", dqn), ("ppo", ppo)) for env, preset in m.PRESETS.items()
+}
 
 
 def names() -> list[tuple[str, str]]:
@@ -28,6 +30,9 @@ def start(agent: str, env: Any) -> tuple[Any, int | None]:
     known = agents.names()
     if agent not in known:
         close = get_close_matches(agent, known, 1)
-        raise YozhError(f"there is no agent {agent!r}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"))
+        raise YozhError(
+            f"there is no agent {agent!r}; "
+            + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+        )
     preset = _PRESETS.get((agent, env)) if isinstance(env, str) else None
     return (known[agent](), None) if preset is None else (preset.agent, preset.steps)

@@ -1,6 +1,6 @@
-from yozh.agents import DQN, Linear, Multiplicative
-from yozh.agents.targets import Hard
-from yozh.networks import Auto
+from yozh.agents import DQN, Linear
+from yozh.agents.targets import Soft
+from yozh.networks import CNN, Auto
 from yozh.presets.preset import Preset
 
 
@@ -10,15 +10,33 @@ def _net(*widths: int) -> Auto:
 
 PRESETS = {
     "CartPole-v1": Preset(
-        DQN(learning_rate=1e-3, epsilon=Linear(1.0, 0.04, 0.16), torso=_net(128, 128), target=Hard(250), batch=64,
-            capacity=50_000, warm_up=1000, update_every=2, double=True),
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.2), torso=_net(128, 128), target=Soft(0.01), batch=64,
+            capacity=50_000, warm_up=1000, update_every=2, double=True, n_step=5),
         steps=50_000,
         reached="",
     ),
+    "Acrobot-v1": Preset(
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.05, 0.12), torso=_net(128, 128), target=Soft(0.01), batch=64,
+            capacity=100_000, warm_up=1000, update_every=4, double=True, n_step=5),
+        steps=100_000,
+        reached="",
+    ),
     "LunarLander-v3": Preset(
-        DQN(learning_rate=5e-4, epsilon=Linear(1.0, 0.02, 0.25), torso=_net(128, 128), target=Hard(500), batch=64,
-            capacity=200_000, warm_up=2000, update_every=4, double=True, n_step=3),
+        DQN(learning_rate=Linear(5e-4, 1e-5), epsilon=Linear(1.0, 0.01, 0.12), torso=_net(128, 128), target=Soft(0.005), batch=64,
+            capacity=300_000, warm_up=2000, update_every=1, double=True, n_step=3),
         steps=300_000,
+        reached="",
+    ),
+    "Catch": Preset(
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.05, 0.3), torso=_net(64, 64), target=Soft(0.01), batch=32,
+            capacity=50_000, warm_up=500, update_every=4, double=True),
+        steps=90_000,
+        reached="",
+    ),
+    "Breakout-MinAtar": Preset(
+        DQN(learning_rate=Linear(5e-4, 0.0), epsilon=Linear(1.0, 0.05, 0.2), torso=CNN.minatar(init="uniform"), target=Soft(0.005),
+            batch=64, capacity=200_000, warm_up=5000, update_every=8, double=True, n_step=3),
+        steps=1_000_000,
         reached="",
     ),
 }  # fmt: skip

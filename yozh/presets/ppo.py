@@ -26,11 +26,10 @@ PRESETS = {
         source="rl-zoo3's settings, learning rate 1e-3 annealed, unrolls of 512, minibatches of 256",
     ),
     "Pendulum-v1": Preset(
-        PPO(learning_rate=Linear(2e-3, 0.0), gamma=0.9, estimator=GAE(0.95), epochs=10, minibatches=32, streams=8, length=256,
-            scale_rewards=True),
+        PPO(learning_rate=Linear(1e-3, 0.0), gamma=0.95, estimator=GAE(0.9), epochs=10, minibatches=8, streams=8, length=64,
+            scale_rewards=True, normalise_advantage=False, max_gradient_norm=10.0),
         steps=100_000,
         reached="",
-        source="rl-zoo3's settings, rewards scaled, learning rate annealed",
     ),
     "Catch": Preset(
         PPO(learning_rate=Linear(2e-3, 0.0), epochs=4, minibatches=4, streams=16, length=32),

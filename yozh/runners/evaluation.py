@@ -54,7 +54,9 @@ def summarise(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _fused(agent: Agent, params: PyTree, env: BatchedEnv, rounds: int, seed: int, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+def _fused(
+    agent: Agent, params: PyTree, env: BatchedEnv, rounds: int, seed: int, explore: bool
+) -> tuple[np.ndarray, np.ndarray]:
     reset, key = jax.random.split(jax.random.key(seed))
     state, step = env.reset(reset)
     done = _episodes(agent, params, env, state, step, key, rounds, explore)
@@ -89,7 +91,9 @@ def _episodes(agent: Agent, params: PyTree, env: BatchedEnv, state: PyTree, step
     return jax.lax.while_loop(unfinished, advance, carry)[-1]
 
 
-def _hosted(agent: Agent, params: PyTree, env: HostEnv, rounds: int, seed: int, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+def _hosted(
+    agent: Agent, params: PyTree, env: HostEnv, rounds: int, seed: int, explore: bool
+) -> tuple[np.ndarray, np.ndarray]:
     from yozh.runners.policy import act
 
     step, key = env.reset(seed), jax.random.key(seed)
@@ -97,7 +101,9 @@ def _hosted(agent: Agent, params: PyTree, env: HostEnv, rounds: int, seed: int, 
     returns, lengths = np.full((2, rounds, env.batch), np.nan)
     total, length, done = np.zeros(env.batch), np.zeros(env.batch), np.zeros(env.batch, int)
     for t in range(LONGEST):
-        action, memory = act(agent, params, memory, jax.tree.map(jnp.asarray, step), jax.random.fold_in(key, t), explore)
+        action, memory = act(
+            agent, params, memory, jax.tree.map(jnp.asarray, step), jax.random.fold_in(key, t), explore
+        )
         env.send(jax.tree.map(np.asarray, spaces.clip(env.spec.action, action)))
         step = env.recv()
         total, length = np.where(step.first, 0.0, total + step.reward), np.where(step.first, 0.0, length + 1.0)

@@ -109,7 +109,9 @@ def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""],
     buffer = experience.store.add(run.store, unroll)
     due = (fault.quantity == 0) & experience.store.ready(buffer) & (counts.steps >= experience.warm_up)
 
-    def update(i: Int[Array, ""] | int, carry: tuple[PyTree, PyTree, PyTree, Array]) -> tuple[PyTree, PyTree, PyTree, Array]:
+    def update(
+        i: Int[Array, ""] | int, carry: tuple[PyTree, PyTree, PyTree, Array]
+    ) -> tuple[PyTree, PyTree, PyTree, Array]:
         state, buffer, total, finite = carry
         draw, step = jax.random.split(jax.random.fold_in(learn_key, i))
         batch, handle = experience.store.sample(buffer, draw)

@@ -31,7 +31,9 @@ class Policy:
     It remembers what a recurrent policy must remember from call to call; `reset` begins a new episode.
     """
 
-    def __init__(self, agent: Agent, params: PyTree, spec: Spec, env: str | None = None, *, explore: bool = False, seed: int = 0):
+    def __init__(
+        self, agent: Agent, params: PyTree, spec: Spec, env: str | None = None, *, explore: bool = False, seed: int = 0
+    ):
         self.agent, self.params, self.spec, self.env = agent, params, spec, env
         self._explore, self._key = explore, jax.random.key(seed)
         self.reset()
@@ -41,9 +43,12 @@ class Policy:
 
     def __call__(self, obs: Any, legal: Any = None) -> Any:
         """The action as NumPy. `legal` is the mask of legal actions, where the environment has one."""
-        require(not self.spec.legal or legal is not None, "this policy needs the mask of legal actions: policy(obs, legal)")
-        obs = jax.tree.map(lambda _, x: np.asarray(x), spaces.zeros(self.spec.observation), obs)  # lists are arrays too
-        one = _axes(obs) == _axes(spaces.zeros(self.spec.observation))
+        require(
+            not self.spec.legal or legal is not None, "this policy needs the mask of legal actions: policy(obs, legal)"
+        )
+        template = spaces.zeros(self.spec.observation)  # where an array is asked for, a list will do
+        obs = jax.tree.map(lambda _, x: np.asarray(x), template, obs)
+        one = _axes(obs) == _axes(template)
         obs, legal = jax.tree.map(lambda x: np.asarray(x)[None] if one else np.asarray(x), (obs, legal))
         obs = spaces.map_leaves(lambda s: s.dtype, self.spec.observation), obs
         obs = jax.tree.map(lambda dtype, x: jnp.asarray(x, dtype), *obs)
@@ -102,7 +107,10 @@ def load(path: str | Path, *, agent: Agent | None = None) -> Policy:
 
 
 def _named(params: PyTree) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in jax.tree_util.tree_leaves_with_path(params)]
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="."), x)
+        for path, x in jax.tree_util.tree_leaves_with_path(params)
+    ]
 
 
 def _axes(obs: Any) -> int:

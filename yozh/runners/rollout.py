@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import spaces
-from yozh.core import Agent, BatchedEnv, TimeStep, Unroll
+from yozh.core import Agent, AnyArray, BatchedEnv, TimeStep, Unroll
 
 
 class Sim(eqx.Module):
@@ -64,7 +64,7 @@ def as_unroll(steps: tuple[TimeStep, PyTree, PyTree], memory: PyTree, version: I
 def tally(sim: Sim, unroll: Unroll) -> tuple[Sim, Tally]:
     """Follows the running episodes through the unroll, and sums up those that it closed."""
 
-    def arrive(carry: tuple[Array, Array], step: TimeStep) -> tuple[tuple[Array, Array], Tally]:
+    def arrive(carry: tuple[Array, Array], step: TimeStep) -> tuple[tuple[AnyArray, AnyArray], Tally]:
         running = 1.0 - step.first.astype(jnp.float32)
         returns, lengths = running * carry[0] + step.reward, running * (carry[1] + 1.0)
         ended = step.last.astype(jnp.float32)

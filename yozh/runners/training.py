@@ -72,7 +72,9 @@ class Training:
         self.agent, self.total, self.seed, self.out = over(agent, steps), steps, seed, out
         self.eval_every, self.eval_episodes, self.observers = eval_every or -(-steps // 5), eval_episodes, observers
         self.env = make(env, agent.experience.streams, backend=backend)
-        jax.eval_shape(lambda: self.agent.init(jax.random.key(0), self.env.spec))  # refuses spaces before anything compiles
+        jax.eval_shape(
+            lambda: self.agent.init(jax.random.key(0), self.env.spec)
+        )  # refuses spaces before anything compiles
         self.judge = make(env, evaluation.streams(eval_episodes), backend=backend)
         self.runner = Fused(self.agent, self.env) if isinstance(self.env, BatchedEnv) else Hosted(self.agent, self.env)
         self.about = {
@@ -85,7 +87,12 @@ class Training:
         self.compile_seconds = self.train_seconds = 0.0
 
     def whole(self) -> Trained:
-        asked = {"steps": self.total, "envs": self.env.batch, "eval_every": self.eval_every, "eval_episodes": self.eval_episodes}
+        asked = {
+            "steps": self.total,
+            "envs": self.env.batch,
+            "eval_every": self.eval_every,
+            "eval_episodes": self.eval_episodes,
+        }
         self._tell("on_start", self.about | asked | {"object": self.agent})
         began = time.perf_counter()
         self.run = self.runner.init(jax.random.key(self.seed))
@@ -160,7 +167,9 @@ class Training:
         """Measures the policy as it is now, in environments and from a seed of their own."""
         taken = int(self.run.state.counts.steps)
         seed = (self.seed * 1_000_003 + taken) % (2**31 - 1)
-        found = evaluation.evaluate(self.agent, self.agent.policy(self.run.state), self.judge, episodes=episodes, seed=seed)
+        found = evaluation.evaluate(
+            self.agent, self.agent.policy(self.run.state), self.judge, episodes=episodes, seed=seed
+        )
         self._tell("on_evaluation", {"steps": taken, "seconds": round(self.train_seconds, 3), "evaluation": found})
         return found
 
