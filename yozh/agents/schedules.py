@@ -54,7 +54,7 @@ class Linear(Schedule):
 
 
 class Multiplicative(Schedule):
-    """`start · factor^episodes`, never below `floor` (deck S1: ε x 0.996 an episode, floor 0.01)."""
+    """`start · factor^episodes`, never below `floor`; the defaults are the usual ones of LunarLander tutorials."""
 
     start: Float[Array, ""] = leaf(1.0)
     factor: Float[Array, ""] = leaf(0.996)

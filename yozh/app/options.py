@@ -42,7 +42,7 @@ def override(agent: T, settings: Mapping[str, str], prefix: str = "--agent.") ->
     for name, text in settings.items():
         head, _, rest = _dashed(name).partition(".")
         if head not in fields:
-            known = [prefix + o.name for o in options(agent)]
+            known = [prefix + name for name in (*fields, *(o.name for o in options(agent)))]
             raise YozhError(
                 f"{type(agent).__name__} has no option {prefix}{name}.{near(prefix + _dashed(name), known)}"
             )

@@ -19,11 +19,11 @@ PRESETS = {
         source="rl-zoo3's settings, shorter unrolls, learning rate 1e-3 annealed",
     ),
     "LunarLander-v3": Preset(
-        PPO(learning_rate=Linear(1e-3, 0.0), gamma=0.999, estimator=GAE(0.98), epochs=4, minibatches=32, streams=16, length=512,
-            entropy_coefficient=0.01),
+        PPO(learning_rate=Linear(1e-3, 0.0), gamma=0.999, estimator=GAE(0.98), epochs=6, minibatches=32, streams=16, length=256,
+            entropy_coefficient=0.01, normalise_observations=True),
         steps=1_000_000,
         reached="",
-        source="rl-zoo3's settings, learning rate 1e-3 annealed, unrolls of 512, minibatches of 256",
+        source="rl-zoo3's gamma, lambda and entropy; shorter unrolls, observations normalised, learning rate annealed",
     ),
     "Pendulum-v1": Preset(
         PPO(learning_rate=Linear(1e-3, 0.0), gamma=0.95, estimator=GAE(0.9), epochs=10, minibatches=8, streams=8, length=64,
