@@ -27,7 +27,9 @@ def test_schedules():
     linear = Linear(1.0, 0.2, 0.5, total=100)
     np.testing.assert_allclose([linear(counts(s)) for s in (0, 25, 50, 100)], [1.0, 0.6, 0.2, 0.2], rtol=1e-6)
     decay = Multiplicative(1.0, 0.996, 0.01)
-    np.testing.assert_allclose([decay(counts(9, e)) for e in (0, 1, 100, 5000)], [1.0, 0.996, 0.996**100, 0.01], rtol=1e-5)
+    np.testing.assert_allclose(
+        [decay(counts(9, e)) for e in (0, 1, 100, 5000)], [1.0, 0.996, 0.996**100, 0.01], rtol=1e-5
+    )
 
 
 def test_the_length_of_the_run_is_written_into_schedules_without_one():
@@ -50,7 +52,9 @@ def test_counts_leave_resets_out():
     run, metrics = train(agent, CartPole(), 50)
     slots = 50 * agent.experience.streams * agent.experience.unroll
     # Every finished episode but those that the last step closed was followed by one step that only reset.
-    assert slots - int(run.state.counts.steps) in range(int(metrics.tally.episodes) - agent.streams, int(metrics.tally.episodes) + 1)
+    assert slots - int(run.state.counts.steps) in range(
+        int(metrics.tally.episodes) - agent.streams, int(metrics.tally.episodes) + 1
+    )
     assert int(run.state.counts.episodes) == int(metrics.tally.episodes)
 
 

@@ -10,7 +10,7 @@ def _net(*widths: int) -> Auto:
 
 PRESETS = {
     "CartPole-v1": Preset(
-        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.2), torso=_net(128, 128), target=Soft(0.01), batch=64,
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.5), torso=_net(128, 128), target=Soft(0.01), batch=64,
             capacity=50_000, warm_up=1000, update_every=2, double=True, n_step=5),
         steps=50_000,
         reached="",
@@ -22,9 +22,9 @@ PRESETS = {
         reached="",
     ),
     "LunarLander-v3": Preset(
-        DQN(learning_rate=Linear(5e-4, 1e-5), epsilon=Linear(1.0, 0.01, 0.12), torso=_net(128, 128), target=Soft(0.005), batch=64,
-            capacity=300_000, warm_up=2000, update_every=1, double=True, n_step=3),
-        steps=300_000,
+        DQN(learning_rate=Linear(1e-3, 1e-5), epsilon=Linear(1.0, 0.02, 0.75), torso=_net(128, 128), target=Soft(0.005), batch=64,
+            capacity=400_000, warm_up=2000, update_every=2, double=True, n_step=3),
+        steps=400_000,
         reached="",
     ),
     "Catch": Preset(
