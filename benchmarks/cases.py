@@ -50,7 +50,7 @@ CASES = {
     ),
     "dqn-lander": Case(
         "dqn-lander", "sb3_dqn", "sb3", dict(threads=1),
-        20.0, 400_000, 20_000, "Yozh runs 8 streams, SB3 one. " + RESETS,
+        20.0, 400_000, 20_000, "Yozh runs 16 streams, SB3 one. " + RESETS,
     ),
     "dqn-lander-zoo": Case(
         "dqn-lander-zoo", "sb3_dqn", "sb3",

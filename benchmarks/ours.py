@@ -32,7 +32,7 @@ def agents() -> dict[str, tuple[Agent, str]]:
         "ppo-cartpole": (decayed, "CartPole-v1"),
         "ppo-cartpole-constant": (constant, "CartPole-v1"),
         "ppo-breakout": (breakout, "Breakout-MinAtar"),
-        "dqn-lander": (DQN(), "LunarLander-v3"),
+        "dqn-lander": (DQN(streams=16), "LunarLander-v3"),
         "dqn-lander-zoo": (zoo, "LunarLander-v3"),
     }
 

@@ -96,7 +96,6 @@ class GradientAgent(Agent):
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
             updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
-        optimiser = jax.tree.map(_without_dust, optimiser)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
         net = jax.tree.map(jnp.add, state.net, unravel(updates))
         state = self.after(State(net, state.target, optimiser, state.statistics, counts, state.rewards))
@@ -109,9 +108,3 @@ class GradientAgent(Agent):
     def forward(self, params: Params | State, memory: PyTree, step: TimeStep) -> tuple[PyTree, PyTree]:
         """The network's answer for a batch of steps `[B, ...]`."""
         return networks.forward(params.net, self.see(params, step), memory, step.first, step.extras.get("legal"))
-
-
-def _without_dust(x: Array) -> Array:
-    """Zero instead of what is next to nothing. The averages of a weight whose gradient has ceased decay into denormal
-    numbers, stay there for ever, and on threads that do not flush them make arithmetic twenty times slower."""
-    return jnp.where(jnp.abs(x) < 1e-30, 0.0, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
