@@ -13,7 +13,7 @@ PRESETS = {
         DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.5), torso=_net(128, 128), target=Soft(0.01), batch=64,
             capacity=50_000, warm_up=1000, update_every=2, double=True, n_step=5),
         steps=50_000,
-        reached="490, 500, 500, 500, 500 in 2 s each",
+        reached="427, 383, 369, 500, 277 on seeds 100-104 (on 0-4, which chose it: 490, 500, 500, 500, 500) in 2 s each",
     ),
     "Acrobot-v1": Preset(
         DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.05, 0.12), torso=_net(128, 128), target=Soft(0.01), batch=64,
@@ -25,7 +25,7 @@ PRESETS = {
         DQN(learning_rate=Linear(1e-3, 1e-5), epsilon=Linear(1.0, 0.02, 0.75), torso=_net(128, 128), target=Soft(0.005), batch=64,
             capacity=400_000, warm_up=2000, update_every=2, double=True, n_step=3),
         steps=400_000,
-        reached="226, 220, 213, 182, 241 in 27 s each",
+        reached="226, 180, 195, 200, 251 on seeds 100-104 (on 0-4, which chose it: 226, 220, 213, 182, 241) in 27 s each",
     ),
     "Catch": Preset(
         DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.05, 0.3), torso=_net(64, 64), target=Soft(0.01), batch=32,

@@ -11,7 +11,7 @@ class Preset:
     steps: int
     """Environment steps to train for."""
     reached: str
-    """Mean returns of the final policies of seeds 0 to 4 over 100 episodes, and seconds of training on one core of an AMD EPYC
+    """Mean returns of the final policies, of seeds 0 to 4 unless others are named, over 100 episodes, and seconds of training on one core of an AMD EPYC
     (Zen 5) beside another run."""
     source: str = ""
     """Where the settings come from."""
