@@ -131,6 +131,9 @@ class BatchedEnv(eqx.Module):
     def step(self, state: PyTree, action: PyTree) -> tuple[PyTree, TimeStep]:
         """Randomness is the state's: the same state and actions give the same steps, whoever runs them."""
 
+    def close(self) -> None:
+        """Ends simulators outside the program; pure environments have none."""
+
 
 @runtime_checkable
 class HostEnv(Protocol):

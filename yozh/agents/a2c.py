@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from yozh import networks
 from yozh.agents.actor_critic import ActorCriticAgent
 from yozh.agents.base import State
 from yozh.agents.estimators import Estimator, NStep
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Unroll, leaf, require, static
 from yozh.losses import policy_gradient, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -60,9 +61,6 @@ class A2C(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"a2c: {name} must be positive, not {getattr(self, name)}")
-        require(
-            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"a2c: gamma lies in [0, 1], not {self.gamma}"
-        )
         if isinstance(self.estimator, NStep):
             require(
                 self.estimator.n <= self.length,
@@ -85,7 +83,7 @@ class A2C(ActorCriticAgent):
         """`batch`: an unroll and its rewards `[T+1, B]`."""
         u, reward = batch
         legal = u.step.extras.get("legal")
-        policy, value = self.unroll(net, self.see(state, u.step), u.memory[0], u.step.first, legal)
+        (policy, value), _ = networks.unroll(net, self.see(state, u.step), u.memory[0], u.step.first, legal)
         worth = jax.lax.stop_gradient(self.estimator(u, reward, value, self.gamma))
         log_prob, entropy = policy.log_prob(u.action)[:-1], policy.entropy()[:-1]
         policy_loss = weighted_mean(policy_gradient(log_prob, worth.advantage), worth.weight)

@@ -1,18 +1,14 @@
 """What A2C and PPO share: acting with a policy and a value, and the scale of rewards."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from yozh import networks
 from yozh.agents.base import GradientAgent, Params, State
-from yozh.agents.estimators import Estimate, Estimator
+from yozh.agents.estimators import Estimator
 from yozh.agents.statistics import Running
 from yozh.core import AnyArray, Spec, TimeStep, Unroll
-from yozh.distributions import Distribution
 from yozh.networks import ActorCritic, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
@@ -21,7 +17,6 @@ from yozh.networks.network import initial_memory
 class ActorCriticAgent(GradientAgent):
     """Fields that subclasses declare, and what follows from them."""
 
-    gamma: eqx.AbstractVar[Array]
     estimator: eqx.AbstractVar[Estimator]
     torso: eqx.AbstractVar[Blueprint]
     core: eqx.AbstractVar[CoreBlueprint | None]
@@ -59,10 +54,3 @@ class ActorCriticAgent(GradientAgent):
         seen = state.rewards.update(unroll.extras["discounted"][1:])
         scaled = jnp.clip(unroll.step.reward * jax.lax.rsqrt(seen.variance + 1e-8), -10.0, 10.0)
         return eqx.tree_at(lambda s: s.rewards, state, seen), scaled
-
-    def estimate(self, state: State, unroll: Unroll, value: Float[Array, "T1 B"]) -> tuple[State, Estimate]:
-        state, reward = self.rewards(state, unroll)
-        return state, self.estimator(unroll, reward, value, self.gamma)
-
-    def unroll(self, net: ActorCritic, obs: PyTree, memory: PyTree, first: Bool[Array, "T B"], legal: Any) -> tuple[Distribution, Float[Array, "T B"]]:  # fmt: skip
-        return networks.unroll(net, obs, memory, first, legal)[0]

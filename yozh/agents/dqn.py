@@ -19,7 +19,7 @@ from yozh import losses, networks, returns, spaces
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.schedules import Counts, Linear, Schedule, schedule
 from yozh.agents.targets import Hard, TargetUpdate
-from yozh.core import Experience, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
+from yozh.core import Experience, Spec, TimeStep, Unroll, YozhError, leaf, require, static
 from yozh.networks import Auto, Blueprint, QNetwork
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Replay
@@ -63,9 +63,6 @@ class DQN(GradientAgent):
     def __check_init__(self) -> None:
         for name in ("batch", "capacity", "update_every", "streams", "n_step"):
             require(getattr(self, name) > 0, f"dqn: {name} must be positive, not {getattr(self, name)}")
-        require(
-            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"dqn: gamma lies in [0, 1], not {self.gamma}"
-        )
         require(
             self.batch <= self.capacity, f"dqn: a batch of {self.batch} is larger than the store of {self.capacity}"
         )

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from yozh import networks
 from yozh.agents.actor_critic import ActorCriticAgent
 from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Report, TimeStep, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Report, TimeStep, Unroll, leaf, require, static
 from yozh.losses import clipped_value, kl_k3, ppo_clip, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -90,9 +91,6 @@ class PPO(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length", "epochs", "minibatches"):
             require(getattr(self, name) > 0, f"ppo: {name} must be positive, not {getattr(self, name)}")
-        require(
-            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"ppo: gamma lies in [0, 1], not {self.gamma}"
-        )
         total, what = (self.streams * self.length, "steps") if self.core is None else (self.streams, "streams")
         require(
             total % self.minibatches == 0,
@@ -109,8 +107,9 @@ class PPO(ActorCriticAgent):
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
         memory = batch.memory[0]
-        _, value = self.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
-        state, worth = self.estimate(state, batch, value)
+        (_, value), _ = networks.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
+        state, reward = self.rewards(state, batch)
+        worth = self.estimator(batch, reward, value, self.gamma)
         past = jax.tree.map(lambda x: x[:-1], (step, batch.action, batch.extras["log_prob"], value))
         samples = Samples(*past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
         if not jax.tree.leaves(memory):
@@ -141,7 +140,7 @@ class PPO(ActorCriticAgent):
 
     def loss(self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:
         legal = batch.step.extras.get("legal")
-        policy, value = self.unroll(net, batch.step.obs, batch.memory, batch.step.first, legal)
+        (policy, value), _ = networks.unroll(net, batch.step.obs, batch.memory, batch.step.first, legal)
         clip = self.clip(state.counts)
         advantage = _normalised(batch.advantage, batch.weight) if self.normalise_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob

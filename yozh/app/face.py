@@ -52,7 +52,10 @@ def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 10
     made = environments.make(policy.env if env is None else env, evaluation.streams(episodes), backend=backend)
     fits = (made.spec.observation, made.spec.action) == (policy.spec.observation, policy.spec.action)
     require(fits, f"the policy was trained for {policy.spec}, and the environment has {made.spec}")
-    return evaluation.evaluate(policy.agent, policy.params, made, episodes=episodes, seed=seed)
+    try:
+        return evaluation.evaluate(policy.agent, policy.params, made, episodes=episodes, seed=seed)
+    finally:
+        made.close()
 
 
 def load(path: str | Path, *, agent: Agent | None = None) -> Policy:

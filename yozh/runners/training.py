@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from yozh.agents.schedules import over
-from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
+from yozh.core import Agent, BatchedEnv, YozhError, require
 from yozh.environments import make
 from yozh.runners import evaluation
 from yozh.runners.fused import QUANTITIES, Fused, Metrics, Run
@@ -186,9 +186,8 @@ class Training:
             getattr(observer, event)(what)
 
     def close(self) -> None:
-        for env in (self.env, self.judge):
-            if isinstance(env, HostEnv):
-                env.close()
+        self.env.close()
+        self.judge.close()
 
 
 class _Interrupt:
