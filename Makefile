@@ -46,8 +46,8 @@ format: $(STAMP) ## put the sources in order
 bench: $(STAMP) ## measure speed against other libraries
 	$(BIN)/python -m benchmarks
 
-lock: ## renew requirements.txt from pyproject.toml (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+lock: ## renew requirements.txt from pyproject.toml (needs uv; UPGRADE=--upgrade takes the newest versions)
+	uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --all-extras --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.txt
 
 clean: ## remove .venv, caches and build leftovers; keeps runs/

@@ -126,7 +126,7 @@ def play(*observers):
         for steps in (100, 200, 300, 400):
             row = {"steps": steps, "total_steps": 400, "updates": steps // 10, "seconds": steps / 100,
                    "steps_per_second": 100.0, "loss": np.float32(1 / steps), "entropy": jnp.float32(0.5)}  # fmt: skip
-            o.on_progress(
+            o.on_iteration(
                 row | ({"return_mean": steps / 100, "episodes": 5, "length_mean": 9.0} if steps > 100 else {})
             )
         o.on_evaluation({"steps": 400, "seconds": 4.0, "evaluation": EVALUATION | {"returns": np.arange(1.0, 5.0)}})

@@ -180,7 +180,7 @@ def test_own_gymnasium_environment(tmp_path: Path):
 
 def test_interrupt_keeps_what_was_learnt(tmp_path: Path):
     class Impatient(Observer):
-        def on_progress(self, row: dict[str, Any]) -> None:
+        def on_iteration(self, row: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()

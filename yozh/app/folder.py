@@ -54,7 +54,7 @@ class RunFolder(Observer):
         self._lines = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self._board = EventFileWriter(str(self.path), flush_secs=10)
 
-    def on_progress(self, row: dict[str, Any]) -> None:
+    def on_iteration(self, row: dict[str, Any]) -> None:
         row = {k: v for k, v in row.items() if k != "total_steps"}
         self._write(row)
         self._scalars(row["steps"], {f"train/{k}": v for k, v in row.items() if k != "steps"})

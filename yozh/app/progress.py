@@ -43,7 +43,7 @@ class Progress(Observer):
         self._console.print(f"compiled in {seconds:.1f} s")
         self._row = {"steps": 0, "total_steps": self._info["steps"], "seconds": 0.0, "steps_per_second": 0.0}
 
-    def on_progress(self, row: dict[str, Any]) -> None:
+    def on_iteration(self, row: dict[str, Any]) -> None:
         self._row = row
         self._return = row.get("return_mean", self._return)
         now, tenth = time.monotonic(), 10 * row["steps"] // max(row["total_steps"], 1)

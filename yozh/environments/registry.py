@@ -1,6 +1,8 @@
 """Environments by name. Packages are imported when a name leads to them, and not before."""
 
 import difflib
+import importlib
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -27,13 +29,14 @@ PURE: dict[str, Callable[..., Env]] = {
 def make(env: Any, n: int = 1, *, backend: str | None = None, hosted: bool = False, **options: Any) -> BatchedEnv | HostEnv:  # fmt: skip
     """`n` streams of an environment, for the compiled program where it can live there, else hosted.
 
-    `env` is an id, a function that makes a Gymnasium environment (or a pure one), a Gymnasium vector environment, a pure
-    environment, or something made before. An id is looked for in the order jax, envpool, gymnasium; `backend` names one.
+    `env` is an id, `module:function`, a function that makes a Gymnasium environment (or a pure one), a Gymnasium vector
+    environment, a pure environment, or something made before. An id is looked for in the order jax, envpool, gymnasium; `backend` names one.
     `hosted` keeps it out of the program. `options` go to the environment's own constructor; `workers=True` gives each
     stream of a Gymnasium environment a process.
     """
     require(n > 0, f"the number of streams must be positive, not {n}")
     require(backend is None or backend in BACKENDS, f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    env = _imported(env) or env
     made = _named(env, n, backend, hosted, options) if isinstance(env, str) else _given(env, n, backend, options)
     return AsHost(made) if hosted and isinstance(made, BatchedEnv) else made
 
@@ -45,6 +48,23 @@ def names() -> dict[str, tuple[str, ...]]:
         for id in _ids(backend):
             found.setdefault(id, []).append(backend)
     return {id: tuple(backends) for id, backends in sorted(found.items())}
+
+
+def _imported(env: Any) -> Any:
+    """What `module:function` names, or `None` for anything else."""
+    if not isinstance(env, str) or not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", env):
+        return None
+    module, _, name = env.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise  # the module is there, and lacks something itself
+        raise YozhError(f"there is no module {module!r} to take {name} from; it must be installed or lie in this folder") from None  # fmt: skip
+    if not callable(getattr(found, name, None)):
+        near = difflib.get_close_matches(name, [k for k, x in vars(found).items() if callable(x)], 3, 0.5)
+        raise YozhError(f"{module} has no function {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    return getattr(found, name)
 
 
 def _given(env: Any, n: int, backend: str | None, options: dict[str, Any]) -> BatchedEnv | HostEnv:

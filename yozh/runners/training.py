@@ -139,7 +139,7 @@ class Training:
             self.train_seconds += seconds
             pace = min(turns / seconds, 8 * pace)
             before, taken = taken, int(self.run.state.counts.steps)
-            self._tell("on_progress", self._row(metrics, taken, (taken - before) / seconds))
+            self._tell("on_iteration", self._row(metrics, taken, (taken - before) / seconds))
             if int(self.run.fault.quantity):
                 return "diverged"
             if interrupt.asked:
