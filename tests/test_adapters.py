@@ -18,7 +18,6 @@ from yozh.core import HostEnv, YozhError
 from yozh.environments import make
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import CartPole
-from yozh.environments.gymnasium import GymnasiumHost
 from yozh.environments.host import AsHost
 
 envpool = pytest.mark.skipif(importlib.util.find_spec("envpool") is None, reason="needs EnvPool")
@@ -66,7 +65,7 @@ class Counter(gymnasium.Env):
 @pytest.mark.parametrize("workers", [False, True], ids=["sync", "workers"])
 @pytest.mark.parametrize("truncates", [False, True])
 def test_gymnasium_boundaries(workers, truncates):
-    env = GymnasiumHost(lambda: Counter(truncates=truncates), 2, workers=workers)
+    env = make(lambda: Counter(truncates=truncates), 2, workers=workers)
     assert isinstance(env, HostEnv) and env.spec.observation == spaces.Box((2,))
     actions = np.arange(18).reshape(9, 2) % 3
     one = check_boundaries(*drive(env, actions), truncates)

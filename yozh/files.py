@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -19,3 +20,22 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+class Lock:
+    """A folder that one process writes to. The lock goes with the process, however that ends."""
+
+    def __init__(self, folder: Path):
+        self._file = open(folder / ".lock", "a")  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise BlockingIOError(f"another process is writing to {folder}") from None
+
+    def fileno(self) -> int:
+        """For `subprocess`'s `pass_fds`: a child that has it holds the lock as well, should it outlive this process."""
+        return self._file.fileno()
+
+    def release(self) -> None:
+        self._file.close()

@@ -8,22 +8,25 @@ from jaxtyping import PyTree
 
 from yozh import spaces
 from yozh.core import Spec, TimeStep, YozhError, require
-from yozh.environments.host import MASK, Boundary, supported, without_mask
+from yozh.environments.declared import Keeping, fields
+from yozh.environments.host import MASK, Boundary, mask_apart, supported, without_mask
 
 
 class GymnasiumHost:
     """`n` streams of a Gymnasium environment: an id, a function that makes one, or a native vector environment.
 
-    With `workers` each stream lives in a process of its own (a script that asks for them needs the usual
-    `if __name__ == "__main__"`). A mask of legal actions is taken from `info["action_mask"]` or from the entry
-    `"action_mask"` of a Dict observation; where an `info` is silent all are legal. `options` go to `gymnasium.make`.
+    A mask of legal actions is taken from `info["action_mask"]` or from the entry `"action_mask"` of a Dict observation; where
+    an `info` is silent all are legal. `options` go to `gymnasium.make`. `Workers` does the same in processes of their own.
+
+    Observations are held against the declared space as they arrive. One of another shape or kind of number raises a
+    `YozhError`; `Keeping` says what comes of values out of bounds.
     """
 
     backend = "gymnasium"
 
-    def __init__(self, env: str | Callable[[], Any] | Any, n: int, *, workers: bool = False, **options: Any):
+    def __init__(self, env: str | Callable[[], Any] | Any, n: int, **options: Any):
         from gymnasium.error import DependencyNotInstalled
-        from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+        from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
         if isinstance(env, VectorEnv):
             vector, name = env, str(env)
@@ -32,32 +35,32 @@ class GymnasiumHost:
             mode = vector.metadata.get("autoreset_mode")
             require(mode is AutoresetMode.NEXT_STEP, f"{name} resets by {mode}; make it with AutoresetMode.NEXT_STEP")
         else:
-            make, name = _maker(env, options)
+            make, name = maker(env, options)
             try:
-                vector = AsyncVectorEnv([make] * n, context="forkserver") if workers else SyncVectorEnv([make] * n)
+                vector = SyncVectorEnv([make] * n)
             except DependencyNotInstalled as e:
-                raise YozhError(f"{name}: {e}{_extra(env)}") from None
+                raise YozhError(f"{name}: {e}{extra(env)}") from None
         self.batch: int = n
         self._vector: Any = vector
+        self._name, self._steps = name, 0
         self._boundary = Boundary(n)
-        self._workers = isinstance(vector, AsyncVectorEnv)
         observation, self._mask_seen = without_mask(supported(name, vector.single_observation_space))
         action = supported(name, vector.single_action_space)
-        _, info = vector.reset(seed=0)
+        _, info = self._told(lambda: vector.reset(seed=0))
         self._any = np.ones_like(info[MASK], bool) if MASK in info else None
         self.spec: Spec = Spec(observation, action, self._mask_seen or self._any is not None)
+        self._keeping = Keeping(name, observation)
 
     def reset(self, seed: int) -> TimeStep:
-        return self._boundary.opened(*self._arrived(*self._vector.reset(seed=seed)))
+        self._steps = 0
+        return self._boundary.opened(*self._arrived(*self._told(lambda: self._vector.reset(seed=seed))))
 
     def send(self, action: PyTree) -> None:
         self._sent = spaces.widen(self._vector.single_action_space, action)
-        if self._workers:
-            self._vector.step_async(self._sent)
 
     def recv(self) -> TimeStep:
-        told = self._vector.step_wait() if self._workers else self._vector.step(self._sent)
-        obs, reward, terminated, truncated, info = told
+        self._steps += 1
+        obs, reward, terminated, truncated, info = self._told(lambda: self._vector.step(self._sent))
         obs, extras = self._arrived(obs, info)
         return self._boundary.moved(obs, reward, terminated, truncated, extras)
 
@@ -66,16 +69,29 @@ class GymnasiumHost:
 
     def _arrived(self, obs: PyTree, info: dict[str, Any]) -> tuple[PyTree, dict[str, Any]]:
         obs = spaces.narrow(self._vector.single_observation_space, obs)
+        extras = {}
         if self._mask_seen:
-            return {k: x for k, x in obs.items() if k != MASK}, {"legal": obs[MASK] != 0}
-        if self._any is None:
-            return obs, {}
-        if MASK not in info:
-            return obs, {"legal": self._any}
-        return obs, {"legal": np.where(info[f"_{MASK}"][:, None], info[MASK] != 0, self._any)}
+            obs, extras = mask_apart(obs)
+        elif self._any is not None:
+            told = MASK in info
+            extras = {"legal": np.where(info[f"_{MASK}"][:, None], info[MASK] != 0, self._any) if told else self._any}
+        self._keeping.look(obs, self._steps)
+        return obs, extras
+
+    def _told(self, ask: Callable[[], Any]) -> Any:
+        """The vector environment's answer; where it could not put the streams together, a `YozhError` that says why."""
+        try:
+            return ask()
+        except (KeyError, IndexError, TypeError, ValueError):
+            for stream, obs in enumerate(getattr(self._vector, "_env_obs", ())):
+                for field in fields(self._vector.single_observation_space):
+                    if obs is not None and (why := field.misfit(obs)):
+                        where = f"at step {self._steps:,} of stream {stream}"
+                        raise YozhError(f"{self._name}: {field.name} {why}, {where}") from None
+            raise
 
 
-def _maker(env: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str]:
+def maker(env: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str]:
     import gymnasium
 
     if isinstance(env, str):
@@ -89,7 +105,7 @@ def _maker(env: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str]:
     return env, name
 
 
-def _extra(env: Any) -> str:
+def extra(env: Any) -> str:
     """What to install for an environment of Gymnasium's own."""
     import gymnasium
 

@@ -8,9 +8,7 @@ from jaxtyping import Array, Key, PyTree
 
 from yozh import spaces
 from yozh.core import BatchedEnv, Spec, TimeStep, YozhError, require
-
-MASK = "action_mask"
-"""The name, in an observation or in `info`, under which Gymnasium's environments tell the legal actions."""
+from yozh.environments.worker import MASK
 
 
 def supported(name: str, space: Any) -> spaces.Space:
@@ -26,6 +24,11 @@ def without_mask(space: spaces.Space) -> tuple[spaces.Space, bool]:
     if not isinstance(space, spaces.Dict) or MASK not in dict(space.items):
         return space, False
     return spaces.Dict(tuple((k, s) for k, s in space.items if k != MASK)), True
+
+
+def mask_apart(obs: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """A batch of observations that hold their mask, as the observations without it and the step's `extras`."""
+    return {k: x for k, x in obs.items() if k != MASK}, {"legal": obs[MASK] != 0}
 
 
 class Boundary:

@@ -31,12 +31,13 @@ def make(env: Any, n: int = 1, *, backend: str | None = None, hosted: bool = Fal
 
     `env` is an id, `module:function`, a function that makes a Gymnasium environment (or a pure one), a Gymnasium vector
     environment, a pure environment, or something made before. An id is looked for in the order jax, envpool, gymnasium; `backend` names one.
-    `hosted` keeps it out of the program. `options` go to the environment's own constructor; `workers=True` gives each
-    stream of a Gymnasium environment a process.
+    `hosted` keeps it out of the program. `options` go to the environment's own constructor; `workers=True` spreads
+    the streams of a Gymnasium environment over worker processes, one a core, and `workers=4` over four (see `Workers`).
     """
     require(n > 0, f"the number of streams must be positive, not {n}")
     require(backend is None or backend in BACKENDS, f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    env = _imported(env) or env
+    env = imported(env) or env
+    backend = "gymnasium" if backend is None and options.get("workers") else backend
     made = _named(env, n, backend, hosted, options) if isinstance(env, str) else _given(env, n, backend, options)
     return AsHost(made) if hosted and isinstance(made, BatchedEnv) else made
 
@@ -50,7 +51,7 @@ def names() -> dict[str, tuple[str, ...]]:
     return {id: tuple(backends) for id, backends in sorted(found.items())}
 
 
-def _imported(env: Any) -> Any:
+def imported(env: Any) -> Any:
     """What `module:function` names, or `None` for anything else."""
     if not isinstance(env, str) or not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", env):
         return None
@@ -70,23 +71,21 @@ def _imported(env: Any) -> Any:
 def _given(env: Any, n: int, backend: str | None, options: dict[str, Any]) -> BatchedEnv | HostEnv:
     if isinstance(env, type) and issubclass(env, Env):
         env, options = env(**options), {}
-    elif callable(env) and isinstance(one := env(), Env):
+    elif callable(env) and not options.get("workers") and isinstance(one := env(), Env):
         env = one
     if isinstance(env, BatchedEnv | HostEnv | Env):
         require(not options, f"{type(env).__name__} is made already: {', '.join(options)} cannot be applied")
         made = Vectorised(env, n) if isinstance(env, Env) else env
         require(made.batch == n, f"{type(env).__name__} has {made.batch} streams, and {n} were asked for")
     else:
-        from yozh.environments.gymnasium import GymnasiumHost
-
-        made = GymnasiumHost(env, n, **options)
+        made = _gymnasium(env, n, **options)
     require(backend in (None, made.backend), f"{type(env).__name__} runs on {made.backend}, not on {backend}")
     return made
 
 
 def _named(id: str, n: int, backend: str | None, hosted: bool, options: dict[str, Any]) -> BatchedEnv | HostEnv:
     for candidate in BACKENDS if backend is None else (backend,):
-        if _has(candidate, id, strict=backend is not None):
+        if has(candidate, id, strict=backend is not None):
             return _make(candidate, id, n, hosted, options)
     raise YozhError(_unknown(id, backend))
 
@@ -104,12 +103,20 @@ def _make(backend: str, id: str, n: int, hosted: bool, options: dict[str, Any]) 
 
         inside = not hosted and jax.default_backend() == "cpu"
         return (EnvPool if inside else EnvPoolHost)(id, n, tuple(sorted(options.items())))
+    return _gymnasium(id, n, **options)
+
+
+def _gymnasium(env: Any, n: int, *, workers: bool | int = False, **options: Any) -> HostEnv:
+    if workers:
+        from yozh.environments.workers import Workers
+
+        return Workers(env, n, None if workers is True else workers, **options)
     from yozh.environments.gymnasium import GymnasiumHost
 
-    return GymnasiumHost(id, n, **options)
+    return GymnasiumHost(env, n, **options)
 
 
-def _has(backend: str, id: str, strict: bool = False) -> bool:
+def has(backend: str, id: str, strict: bool = False) -> bool:
     """Whether the backend has the id. A backend that is not installed has none; `strict` makes that an error."""
     if backend == "jax":
         return id in PURE or (id in gymnax.IDS and (strict or bool(find_spec("gymnax"))))
@@ -143,7 +150,7 @@ _INSTALL = {name: f"pip install 'yozh[{name}]'" for name in ("envpool", "gymnax"
 
 
 def _unknown(id: str, backend: str | None) -> str:
-    have = [b for b in BACKENDS if b != backend and _has(b, id)] if backend else []
+    have = [b for b in BACKENDS if b != backend and has(b, id)] if backend else []
     if have:
         return f"the backend {backend} has no {id}; {' and '.join(have)} {'has' if len(have) == 1 else 'have'}"
     near = difflib.get_close_matches(id, list(names()), 4, 0.5)

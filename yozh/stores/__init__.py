@@ -1,6 +1,8 @@
 """Where unrolls wait to be learnt from."""
 
+from yozh.stores.columns import guess_stack
+from yozh.stores.host import HostReplay
 from yozh.stores.latest import Latest
 from yozh.stores.replay import Replay
 
-__all__ = ["Latest", "Replay"]
+__all__ = ["HostReplay", "Latest", "Replay", "guess_stack"]
