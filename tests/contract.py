@@ -48,7 +48,7 @@ SMALL: dict[str, Small] = {
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
             target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
         {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "huber": False, "n_step": 2,
-         "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4},
+         "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4, "length": 6},
         DQN(learning_rate=1e-2, torso=NET, streams=8, batch=64, capacity=2000, warm_up=100, update_every=8, gamma=0.9,
             target=Hard(20), epsilon=Constant(0.5)),
         continuous=False, recurrent=False, stores_policy=False,

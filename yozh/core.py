@@ -180,6 +180,14 @@ class Store(eqx.Module):
         """Takes note of new priorities; most stores have none."""
         return state
 
+    def recent(self, state: PyTree, n: int) -> PyTree:
+        """Some of the newest observations, at most about `n`, `[k, ...]`; `None` where there are none."""
+        return None
+
+    def sever(self, state: PyTree) -> PyTree:
+        """What comes next does not follow what is stored: the environments were opened anew."""
+        return state
+
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
@@ -195,7 +203,7 @@ class Experience:
     warm_up: int = 0
     """Environment steps before the first update."""
     max_lag: int = 0
-    """How many updates old the acting parameters may be; 0 where the estimator does not correct for it."""
+    """How many turns of learning the acting parameters may lie behind; 0 where the estimator does not correct for it."""
 
 
 class Agent(eqx.Module):

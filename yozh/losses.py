@@ -17,6 +17,16 @@ def weighted_mean(x: Batch, weight: Batch) -> Float[Array, ""]:
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
+def weighted_variance(x: Batch, weight: Batch) -> Float[Array, ""]:
+    """The variance of what counts. `[*b], [*b] -> []`."""
+    return weighted_mean((x - weighted_mean(x, weight)) ** 2, weight)
+
+
+def explained_variance(value: Batch, target: Batch, weight: Batch) -> Float[Array, ""]:
+    """`1 - Var[G - V] / Var[G]` over what counts: 1 for perfect values, 0 for a constant, negative for worse than that."""
+    return 1.0 - weighted_variance(target - value, weight) / (weighted_variance(target, weight) + 1e-8)
+
+
 def select(values: Float[Array, "*b n"], action: Int[Array, "*b"]) -> Batch:
     """`values[..., action]`. `[*b, n], [*b] -> [*b]`."""
     # a mask and a sum: as fast as a gather up to hundreds of entries, and its gradient needs no scatter

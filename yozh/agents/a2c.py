@@ -19,7 +19,7 @@ from yozh.agents.base import State
 from yozh.agents.estimators import Estimator, NStep
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Unroll, leaf, require, static
-from yozh.losses import policy_gradient, squared, weighted_mean
+from yozh.losses import explained_variance, policy_gradient, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.torsos import as_blueprint
@@ -91,4 +91,5 @@ class A2C(ActorCriticAgent):
         entropy = weighted_mean(entropy, worth.weight)
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient(state.counts) * entropy
         metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "value": jnp.mean(value)}
+        metrics["explained_variance"] = explained_variance(value[:-1], worth.target, worth.weight)
         return loss, (metrics, None)

@@ -59,12 +59,19 @@ class DQN(GradientAgent):
     """Environment steps for one update."""
     streams: int = static(8)
     """Parallel environments (1 in Stable-Baselines3)."""
+    length: int | None = static(None)
+    """Steps of each stream between two bouts of learning; none: as few as `update_every` allows. Long ones let one policy
+    act for a while, and then learn much at once (`train_freq` 256 in rl-zoo's CartPole)."""
 
     def __check_init__(self) -> None:
         for name in ("batch", "capacity", "update_every", "streams", "n_step"):
             require(getattr(self, name) > 0, f"dqn: {name} must be positive, not {getattr(self, name)}")
         require(
             self.batch <= self.capacity, f"dqn: a batch of {self.batch} is larger than the store of {self.capacity}"
+        )
+        require(
+            self.length is None or (self.length > 0 and self.length * self.streams % self.update_every == 0),
+            lambda: f"dqn: length {self.length} x {self.streams} streams is no multiple of update_every {self.update_every}",
         )
         room = self.capacity // self.streams
         require(room > self.n_step, f"dqn: n_step {self.n_step} does not fit into {room} stored steps of each stream")
@@ -74,7 +81,7 @@ class DQN(GradientAgent):
 
     @property
     def experience(self) -> Experience:
-        unroll = math.lcm(self.streams, self.update_every) // self.streams
+        unroll = self.length or math.lcm(self.streams, self.update_every) // self.streams
         return Experience(
             streams=self.streams,
             unroll=unroll,
@@ -126,7 +133,8 @@ class DQN(GradientAgent):
         target = jax.lax.stop_gradient(target)
         errors = losses.huber(q_tm1, target, 1.0) if self.huber else losses.squared(q_tm1, target)
         loss = losses.weighted_mean(errors, weight * batch.weight)
-        return loss, ({"q": losses.weighted_mean(q_tm1, weight)}, jnp.abs(target - q_tm1))
+        metrics = {"q": losses.weighted_mean(q_tm1, weight), "reward_max": jnp.max(jnp.abs(batch.step.reward))}
+        return loss, (metrics, jnp.abs(target - q_tm1))
 
     def after(self, state: State) -> State:
         return eqx.tree_at(lambda s: s.target, state, self.target(state.net, state.target, state.counts.updates))

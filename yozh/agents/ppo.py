@@ -21,7 +21,7 @@ from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Report, TimeStep, Unroll, leaf, require, static
-from yozh.losses import clipped_value, kl_k3, ppo_clip, squared, weighted_mean
+from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, squared, weighted_mean, weighted_variance
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.torsos import as_blueprint
@@ -99,7 +99,7 @@ class PPO(ActorCriticAgent):
 
     @property
     def experience(self) -> Experience:
-        return Experience(streams=self.streams, unroll=self.length, store=Latest())
+        return Experience(streams=self.streams, unroll=self.length, store=Latest(), max_lag=1)
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
@@ -128,8 +128,7 @@ class PPO(ActorCriticAgent):
 
         (state, _), reports = jax.lax.scan(epoch, (state, jnp.ones((), bool)), jax.random.split(key, self.epochs))
         metrics = jax.tree.map(jnp.mean, reports.metrics)
-        missed = _variance(samples.target - samples.value, samples.weight)
-        metrics["explained_variance"] = 1.0 - missed / (_variance(samples.target, samples.weight) + 1e-8)
+        metrics["explained_variance"] = explained_variance(samples.value, samples.target, samples.weight)
         return state, Report(metrics, reports.finite.all())
 
     def shuffled(self, samples: Samples, key: Key[Array, ""]) -> Samples:
@@ -172,9 +171,5 @@ def shuffle(key: Key[Array, ""], n: int) -> Int[Array, " n"]:
     return (jnp.sort(bits | jnp.arange(n, dtype=jnp.uint32)) & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
 
 
-def _variance(x: Float[Array, "T B"], weight: Float[Array, "T B"]) -> Float[Array, ""]:
-    return weighted_mean((x - weighted_mean(x, weight)) ** 2, weight)
-
-
 def _normalised(x: Float[Array, "T B"], weight: Float[Array, "T B"]) -> Float[Array, "T B"]:
-    return (x - weighted_mean(x, weight)) / (jnp.sqrt(_variance(x, weight)) + 1e-8)
+    return (x - weighted_mean(x, weight)) / (jnp.sqrt(weighted_variance(x, weight)) + 1e-8)

@@ -4,30 +4,60 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from yozh import agents, environments, presets
+from yozh.app.alarms import Alarms
 from yozh.app.folder import RunFolder, claim
 from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners import evaluation, policy, training
 from yozh.runners.observers import Observer
 from yozh.runners.policy import Policy
-from yozh.runners.training import Trained
+from yozh.runners.training import Plan, Trained
 
 
-def train(agent: str | Agent, env: str | Callable[[], Any] | Any, *, steps: int | None = None, seed: int = 0,
+def train(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, steps: int | None = None, seed: int = 0,
           envs: int | None = None, backend: str | None = None, out: str | Path | None = None,
-          eval_every: int | None = None, eval_episodes: int = 100, observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
+          eval_every: int | None = None, eval_episodes: int = 100, checkpoint_every: int | None = None, keep: int = 2,
+          lag: int | None = None, workers: int = 0, on_nan: Literal["stop", "rollback"] = "stop", observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
     """Trains an agent in an environment and evaluates it.
 
-    `agent` is an agent or its name; a name takes the preset for the environment, if there is one. `env` is an id, a
-    function that makes a Gymnasium environment, or a pure environment. `steps` are environment steps (the preset's if
-    left out), `envs` parallel streams, `out` a folder for the run. The final evaluation is of `eval_episodes`
-    episodes; one of a tenth as many comes every `eval_every` steps (a fifth of the run if left out).
+    `agent` is an agent, its name or a preset's `.json` file; a name takes the preset for the environment, if there is
+    one. `env` is an id, `module:function`, a function that makes a Gymnasium environment, or a pure environment. `steps`
+    are environment steps (the preset's if left out), `envs` parallel streams, `out` a folder for the run. The final
+    evaluation is of `eval_episodes` episodes; one of a tenth as many comes every `eval_every` steps (a fifth of the run
+    if left out). A run with a folder writes a checkpoint every `checkpoint_every` steps (every minute if left out) and
+    at its end, and keeps the newest `keep`; `resume` goes on from there. `lag` is how many turns acting may be ahead of
+    learning on hosted environments (one if left out, where the agent allows it), `workers` how many processes step a
+    Gymnasium environment (none if left out: this one does). `on_nan="rollback"` goes back to the
+    last checkpoint when a number is not finite, instead of raising `Diverged`.
     """
     cache_programs()
+    agent, name, steps = asked(agent, env, steps=steps, envs=envs)
+    plan = Plan(steps=steps, seed=seed, eval_every=eval_every, eval_episodes=eval_episodes, keep=keep, lag=lag,
+                checkpoint_every=checkpoint_every, workers=workers, on_nan=on_nan)  # fmt: skip
+    out = None if out is None else claim(out)
+    watching = (*observers, RunFolder(out)) if out is not None else observers
+    return training.train(agent, env, plan, name=name, backend=backend, out=out, observers=alarmed(watching))
+
+
+def alarmed(observers: Sequence[Observer]) -> tuple[Observer, ...]:
+    """The observers, and a watch on the run's metrics that tells them when training goes astray."""
+
+    def tell(row: dict[str, Any]) -> None:
+        for observer in observers:
+            observer.on_alarm(row)
+
+    return Alarms(tell), *observers
+
+
+def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int | None) -> tuple[Agent, str, int]:
+    """The agent, its name and the steps that `train` was asked for, whatever was left to a preset filled in."""
+    if isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json")):
+        preset = presets.read(agent)
+        agent, steps = preset.agent, preset.steps if steps is None else steps
     if isinstance(agent, str):
         name, (agent, usual) = agent, presets.start(agent, env)
         steps = usual if steps is None else steps
@@ -39,10 +69,7 @@ def train(agent: str | Agent, env: str | Callable[[], Any] | Any, *, steps: int 
     if envs is not None:
         require(envs > 0, f"envs must be positive, not {envs}")
         agent = dataclasses.replace(agent, streams=envs)
-    out = None if out is None else claim(out)
-    watching = (*observers, RunFolder(out)) if out is not None else observers
-    return training.train(agent, env, steps=steps, name=name, seed=seed, backend=backend, out=out,
-                          eval_every=eval_every, eval_episodes=eval_episodes, observers=watching)  # fmt: skip
+    return agent, name, steps
 
 
 def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 100, seed: int = 1, backend: str | None = None) -> dict[str, Any]:  # fmt: skip

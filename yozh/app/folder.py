@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,15 +42,17 @@ def claim(path: str | Path) -> Path:
 class RunFolder(Observer):
     """Writes `config.json`, `metrics.jsonl`, TensorBoard's events and `summary.json` under `path`."""
 
-    def __init__(self, path: str | Path):
-        self.path = claim(path)
+    def __init__(self, path: str | Path, *, resumed: bool = False):
+        self.path, self._resumed = Path(path) if resumed else claim(path), resumed
         self._lines: TextIO | None = None
+        self._silent = False
         self._board: Any = None
 
     def on_start(self, info: dict[str, Any]) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        claim(self.path).mkdir(parents=True, exist_ok=True)
+        if not self._resumed:
+            claim(self.path).mkdir(parents=True, exist_ok=True)
         atomic_write(self.path / "config.json", _json(_config(info), indent=2))
         self._lines = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self._board = EventFileWriter(str(self.path), flush_secs=10)
@@ -64,6 +67,12 @@ class RunFolder(Observer):
         figures = row["evaluation"].items()
         self._scalars(row["steps"], {f"evaluation/{k}": v for k, v in figures if k not in ("returns", "ci95")})
 
+    def on_alarm(self, row: dict[str, Any]) -> None:
+        self._write(row)
+
+    def on_checkpoint(self, row: dict[str, Any]) -> None:
+        self._write({"checkpoint": row})
+
     def on_end(self, summary: dict[str, Any]) -> None:
         summary = dict(summary)
         if evaluation := summary.get("evaluation"):
@@ -75,8 +84,15 @@ class RunFolder(Observer):
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._lines is not None, "on_start comes first"
-        self._lines.write(_json(row) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(_json(row) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            if not self._silent:
+                warnings.warn(
+                    f"{self.path / 'metrics.jsonl'} cannot be written, the run goes on: {error.strerror}", stacklevel=2
+                )
+            self._silent = True
 
     def _scalars(self, step: int, values: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
@@ -94,6 +110,8 @@ class RunRecord:
     config: dict[str, Any]
     progress: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
+    others: list[dict[str, Any]]
+    """Checkpoints and alarms."""
     summary: dict[str, Any]
 
 
@@ -101,20 +119,38 @@ def read_run(path: str | Path) -> RunRecord:
     path = Path(path)
     if not (path / "config.json").is_file():
         raise YozhError(f"{path} is not a run folder: it has no config.json")
-    rows = []
-    if (path / "metrics.jsonl").is_file():
-        for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # a run that was killed may leave half a line
+    progress, evaluations, others = _rows(path / "metrics.jsonl")
     return RunRecord(
         path,
         json.loads((path / "config.json").read_text(encoding="utf-8")),
-        [r for r in rows if "evaluation" not in r],
-        [r for r in rows if "evaluation" in r],
+        progress,
+        evaluations,
+        others,
         json.loads((path / "summary.json").read_text(encoding="utf-8")) if (path / "summary.json").is_file() else {},
     )
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Progress, evaluations, and the rest. What a run did after the checkpoint it was resumed from is done again, and counts once."""
+    progress: list[dict[str, Any]] = []
+    evaluations: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a run that was killed may leave half a line
+        if "steps" not in row or "alarm" in row:
+            others.append(row)
+            continue
+        for rows in (progress, evaluations):
+            while rows and rows[-1]["steps"] > row["steps"]:
+                rows.pop()
+        rows = evaluations if "evaluation" in row else progress
+        if rows and rows[-1]["steps"] == row["steps"]:
+            rows.pop()
+        rows.append(row)
+    return progress, evaluations, others
 
 
 def _config(info: dict[str, Any]) -> dict[str, Any]:

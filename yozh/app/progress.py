@@ -56,6 +56,13 @@ class Progress(Observer):
         if not self._live:
             self._console.print(f"{row['steps']:>11,} steps  evaluation {_figure(row['evaluation'])}", soft_wrap=True)
 
+    def on_alarm(self, row: dict[str, Any]) -> None:
+        self._console.print(f"{row['steps']:>11,} steps  {row['alarm']}", soft_wrap=True)
+
+    def on_checkpoint(self, row: dict[str, Any]) -> None:
+        if row["error"]:
+            self._console.print(f"{row['path']} could not be written: {row['error']}; the run goes on, and the checkpoint before it stands", soft_wrap=True)  # fmt: skip
+
     def on_end(self, summary: dict[str, Any]) -> None:
         self.close()
         text = f"{summary['status']}: {summary['steps']:,} steps in {summary['train_seconds']:.1f} s"
@@ -91,7 +98,8 @@ class Progress(Observer):
             words.append(f"return {self._return:.4g}")
         if self._evaluation:
             words.append(f"evaluation {_figure(self._evaluation)}")
-        return words
+        shares = {k.removeprefix("time_"): v for k, v in row.items() if k.startswith("time_")}
+        return [*words, *(f"{name} {share:.0%}" for name, share in shares.items())]
 
 
 def _figure(evaluation: dict[str, Any]) -> str:

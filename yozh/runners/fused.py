@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from yozh.core import Agent, BatchedEnv, Report, Unroll
+from yozh.core import Agent, AnyArray, BatchedEnv, Report, TimeStep, Unroll
 from yozh.runners.compiler import OPTIONS
 from yozh.runners.rollout import Sim, Tally, rollout, start, tally
 
@@ -40,9 +40,9 @@ class Metrics(eqx.Module):
     """What happened during one `advance`."""
 
     tally: Tally
-    report: dict[str, Float[Array, ""]]
+    report: dict[str, Float[AnyArray, ""]]
     """Means over the updates."""
-    updates: Int[Array, ""]
+    updates: Int[AnyArray, ""]
 
 
 class Fused:
@@ -58,6 +58,20 @@ class Fused:
             key, reset = jax.random.split(key)
             return _init(self.agent, self.env, self.env.reset(reset), key)
         return _init(self.agent, self.env, None, key)
+
+    def outline(self) -> Run:
+        """The shapes of a run, nothing allocated."""
+        opened = None if self.env.pure else self.env.reset(jax.random.key(0))
+        return eqx.filter_eval_shape(_init, self.agent, self.env, opened, jax.random.key(0))
+
+    def reopen(self, run: Run, *, anew: bool = False) -> Run:
+        """The run in environments of this object: as it was where they are pure, unless `anew`; else at the start of new episodes."""
+        if self.env.pure and not anew:
+            return run
+        return _reopen(self.agent, run, self.env.reset(jax.random.fold_in(run.key, 1)))
+
+    def close(self) -> None:
+        """Nothing runs in between."""
 
     def compile(self, run: Run) -> float:
         """Seconds spent on building the program; later calls of `advance` spend none."""
@@ -85,10 +99,17 @@ def init(agent: Agent, env: BatchedEnv, key: Key[Array, ""], opened: Any = None)
     return begin(agent, state, sim, example, key)
 
 
+@eqx.filter_jit
+def _reopen(agent: Agent, run: Run, opened: tuple[PyTree, TimeStep]) -> Run:
+    memory = agent.initial_memory(agent.policy(run.state), opened[1].reward.shape[0])
+    return Run(run.state, start(*opened, memory), agent.experience.store.sever(run.store), run.key, run.fault)
+
+
 def begin(agent: Agent, state: PyTree, sim: Sim, example: PyTree, key: Key[Array, ""]) -> Run:
-    """A run before its first step; `example` has the shapes of its unrolls."""
-    store = agent.experience.store.init(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example))
+    """A run before its first step; `example` has the shapes of its unrolls, or is `None` where they are stored elsewhere."""
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
     nothing = jnp.zeros((), jnp.int32)
+    store = () if example is None else agent.experience.store.init(empty)
     return Run(state, sim, store, key, Fault(nothing, nothing, nothing))
 
 
@@ -103,17 +124,16 @@ def turn(agent: Agent, env: BatchedEnv, run: Run) -> tuple[Run, Metrics]:
 
 def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
     """What follows an unroll: store it, learn from the store, take note of it."""
-    sim, ended = tally(sim, unroll)
-    experience, counts = agent.experience, run.state.counts
-    fault = _inspect(unroll, run.fault, counts.steps)
+    experience = agent.experience
+    sim, ended, fault = arrive(run, sim, unroll)
     buffer = experience.store.add(run.store, unroll)
-    due = (fault.quantity == 0) & experience.store.ready(buffer) & (counts.steps >= experience.warm_up)
+    due = is_due(agent, run, fault) & experience.store.ready(buffer)
 
     def update(
         i: Int[Array, ""] | int, carry: tuple[PyTree, PyTree, PyTree, Array]
     ) -> tuple[PyTree, PyTree, PyTree, Array]:
         state, buffer, total, finite = carry
-        draw, step = jax.random.split(jax.random.fold_in(learn_key, i))
+        draw, step = update_keys(learn_key, i)
         batch, handle = experience.store.sample(buffer, draw)
         state, report = agent.learn(state, batch, step)
         buffer = experience.store.feedback(buffer, handle, report.priority)
@@ -122,11 +142,31 @@ def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""],
     zero = _no_report(agent, run.state, experience.store, buffer, learn_key)
     n = jnp.where(due, experience.updates, 0)
     state, buffer, total, finite = jax.lax.fori_loop(0, n, update, (run.state, buffer, zero, jnp.ones((), bool)))
-    sound = fault.quantity == 0
+    return depart(agent, run, state, sim, buffer, key, fault, unroll, finite), Metrics(ended, total, n)
+
+
+def arrive(run: Run, sim: Sim, unroll: Unroll) -> tuple[Sim, Tally, Fault]:
+    """Before learning: the episodes that ended, and the first number that is not finite."""
+    sim, ended = tally(sim, unroll)
+    return sim, ended, _inspect(unroll, run.fault, run.state.counts.steps)
+
+
+def is_due(agent: Agent, run: Run, fault: Fault) -> Bool[Array, ""]:
+    return (fault.quantity == 0) & (run.state.counts.steps >= agent.experience.warm_up)
+
+
+def update_keys(learn_key: Key[Array, ""], i: Int[Array, ""] | int) -> tuple[Array, Array]:
+    """Of the i-th update of a turn: one to draw a batch with, one to learn with."""
+    draw, step = jax.random.split(jax.random.fold_in(learn_key, i))
+    return draw, step
+
+
+def depart(agent: Agent, run: Run, state: PyTree, sim: Sim, buffer: PyTree, key: Key[Array, ""], fault: Fault, unroll: Unroll, finite: Bool[Array, ""]) -> Run:  # fmt: skip
+    """After learning: the unroll is taken note of, unless something in it was not finite."""
+    sound, steps = fault.quantity == 0, run.state.counts.steps
     seen = agent.observe(state, unroll)
     state = jax.tree.map(lambda new, old: new if new is old else jnp.where(sound, new, old), seen, state)
-    fault = _first(fault, ~finite, 3, counts.steps, jnp.int32(-1))
-    return Run(state, sim, buffer, key, fault), Metrics(ended, total, n)
+    return Run(state, sim, buffer, key, _first(fault, ~finite, 3, steps, jnp.int32(-1)))
 
 
 def _inspect(unroll: Unroll, fault: Fault, steps: Int[Array, ""]) -> Fault:

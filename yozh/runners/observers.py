@@ -28,7 +28,10 @@ class Observer(Protocol):
 
     def on_evaluation(self, row: dict[str, Any]) -> None:
         """`row` holds `steps`, `seconds` and `evaluation`: `episodes`, `mean_return`, `std_return`, `ci95`,
-        `mean_length` and `returns`, one of each episode."""
+        `mean_length` and `returns`, one of each episode, and `dead_units` where the network has ReLU units."""
+
+    def on_alarm(self, row: dict[str, Any]) -> None:
+        """Training seems to go astray. `row` holds `steps` and `alarm`, which says how."""
 
     def on_checkpoint(self, row: dict[str, Any]) -> None:
         """A checkpoint is on disk, or could not be written. `row` holds `steps`, `path`, `seconds` (that training stood still) and

@@ -1,6 +1,9 @@
 """One trained policy: a callable, and the one file that holds it."""
 
 import json
+import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,15 @@ from jaxtyping import PyTree
 from yozh import spaces
 from yozh.core import Agent, Spec, TimeStep, YozhError, require
 from yozh.files import atomic_write
-from yozh.settings import build, describe
+from yozh.settings import LARGEST, build, describe
 
 FORMAT = "yozh-policy-1"
+
+HEADER = 2**23
+"""Bytes that the header of a file may have; a description has some thousands."""
+
+LARGE = 2**26
+"""Bytes that one observation or action may take: a description cannot ask for more memory than a large image does."""
 
 
 @eqx.filter_jit
@@ -41,22 +50,25 @@ class Policy:
     def reset(self) -> None:
         self._memory: Any = None
 
-    def __call__(self, obs: Any, legal: Any = None) -> Any:
-        """The action as NumPy. `legal` is the mask of legal actions, where the environment has one."""
+    def __call__(self, obs: Any, legal: Any = None, *, first: Any = None) -> Any:
+        """The action as NumPy. `legal` is the mask of legal actions, where the environment has one; `first` `[B]` says which
+        streams of a batch begin an episode here, where they do not all begin together (`reset` is for that)."""
         require(
             not self.spec.legal or legal is not None, "this policy needs the mask of legal actions: policy(obs, legal)"
         )
-        template = spaces.zeros(self.spec.observation)  # where an array is asked for, a list will do
-        obs = jax.tree.map(lambda _, x: np.asarray(x), template, obs)
-        one = _axes(obs) == _axes(template)
-        obs, legal = jax.tree.map(lambda x: np.asarray(x)[None] if one else np.asarray(x), (obs, legal))
-        obs = spaces.map_leaves(lambda s: s.dtype, self.spec.observation), obs
-        obs = jax.tree.map(lambda dtype, x: jnp.asarray(x, dtype), *obs)
+        obs, one = self._read(obs)
+        legal = None if legal is None else np.asarray(legal, bool)
+        obs, legal = jax.tree.map(lambda x: jnp.asarray(x[None] if one else x), (obs, legal))
         batch = jax.tree.leaves(obs)[0].shape[0]
-        first = jnp.full(batch, self._memory is None)
-        if self._memory is None:
+        new = self._memory is None
+        if new:
             self._memory = self.agent.initial_memory(self.params, batch)
-        step = TimeStep(obs, jnp.zeros(batch), jnp.ones(batch), first, jnp.zeros(batch, bool), {} if legal is None else {"legal": jnp.asarray(legal)})  # fmt: skip
+        had = {x.shape[0] for x in jax.tree.leaves(self._memory)} | {batch}
+        require(
+            len(had) == 1, lambda: f"the policy remembers {max(had - {batch})} streams, and {batch} came: call reset()"
+        )
+        first = jnp.broadcast_to(jnp.asarray(False if first is None else first, bool), batch) | new
+        step = TimeStep(obs, jnp.zeros(batch), jnp.ones(batch), first, jnp.zeros(batch, bool), {} if legal is None else {"legal": legal})  # fmt: skip
         self._key, key = jax.random.split(self._key)
         action, self._memory = act(self.agent, self.params, self._memory, step, key, self._explore)
         action = jax.tree.map(np.asarray, spaces.clip(self.spec.action, action))
@@ -70,11 +82,30 @@ class Policy:
         tensors = {name: np.asarray(x) for name, x in _named(self.params)}
         atomic_write(path, save(tensors, {"format": FORMAT, "policy": json.dumps(about)}))
 
+    def _read(self, obs: Any) -> tuple[PyTree, bool]:
+        """The observation as the space describes it, and whether it is one and not a batch."""
+        space = self.spec.observation
+        asked = f"the policy takes {spaces.describe(space)}, one or a batch"
+        leaves = spaces.map_leaves(lambda s: s, space)  # where an array is asked for, a list will do
+        try:
+            read = jax.tree.map(lambda s, x: np.asarray(x, s.dtype), leaves, obs)
+        except (ValueError, TypeError) as error:
+            raise YozhError(f"{asked}: {error}") from None
+        found = [(x.shape, s.shape) for s, x in zip(jax.tree.leaves(leaves), jax.tree.leaves(read), strict=True)]  # fmt: skip
+        for shape, expected in found:
+            fits = shape[len(shape) - len(expected) :] == expected and len(shape) - len(expected) in (0, 1)
+            require(fits, lambda shape=shape: f"{asked}, and an array of shape {shape} came")
+        lead = {shape[: len(shape) - len(expected)] for shape, expected in found}
+        require(len(lead) == 1, lambda: f"{asked}, and its parts come with different leading axes {sorted(lead)}")
+        return read, lead == {()}
+
 
 def load(path: str | Path, *, agent: Agent | None = None) -> Policy:
-    """The policy in a file that `Policy.save` wrote, or in a run's folder. Nothing in the file is executed.
+    """The policy in a file that `Policy.save` wrote, or in a run's folder. Nothing in the file is executed, and nothing that it
+    asks for is allocated before its own tensors are seen to be of that size.
 
-    An agent with parts that are not Yozh's own (a torso of yours) cannot be described in a file: pass it as `agent`.
+    An agent with parts that are not Yozh's own (a torso of yours) cannot be described in a file: pass it as `agent`. Raises
+    `YozhError` for whatever is no such file; weights that are not finite are loaded with a warning.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,28 +113,95 @@ def load(path: str | Path, *, agent: Agent | None = None) -> Policy:
     path = path / "policy.safetensors" if path.is_dir() else path
     require(path.is_file(), f"there is no policy at {path}")
     try:
+        check_header(path)
         with safe_open(str(path), framework="numpy") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            agent, spec, env = _described(path, file.metadata() or {}, len(names), agent)
+            expected = _expected(path, agent, spec)
+            extra = sorted(set(names) - {name for name, _ in _named(expected)})
+            require(not extra, f"{path} holds tensors that its description does not ask for: {', '.join(extra[:5])}")
+            for name, shape in _named(expected):
+                require(name in names, f"{path} lacks {name}")
+                found = file.get_slice(name)
+                found = found.get_dtype(), tuple(found.get_shape())
+                asked = _DTYPES.get(str(shape.dtype)), shape.shape
+                require(found == asked, f"{path}: {name} is {found[0]}{found[1]}, not {asked[0]}{asked[1]}")
+            leaves = [jnp.asarray(file.get_tensor(name)) for name, _ in _named(expected)]
     except (SafetensorError, OSError) as error:
         raise YozhError(f"{path} is not a policy file: {error}") from None
-    require(about.get("format") == FORMAT, f"{path} is not a policy of this version of Yozh ({FORMAT})")
-    try:
+    params = jax.tree.unflatten(jax.tree.structure(expected), leaves)
+    if bad := [name for name, x in _named(params) if not jnp.isfinite(x).all()]:
+        warnings.warn(f"{path}: {', '.join(bad[:5])} hold numbers that are not finite", stacklevel=2)
+    return Policy(agent, params, spec, env)
+
+
+_DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "float32": "F32",
+    "int64": "I64",
+    "float64": "F64",
+}
+"""How safetensors calls the types that weights and statistics have."""
+
+
+def check_header(path: Path, kind: str = "policy") -> None:
+    """The header's length is looked at before anything believes it."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+    require(len(start) == 8, f"{path} is not a {kind} file: it has {size} bytes")
+    length = int.from_bytes(start, "little")
+    require(
+        length <= size - 8, f"{path} is not a {kind} file: it has {size:,} bytes, and its header would have {length:,}"
+    )
+    require(length <= HEADER, f"{path} is not a {kind} file: a header of {length:,} bytes is longer than any {kind}'s")
+
+
+def _described(path: Path, about: dict[str, str], tensors: int, agent: Agent | None) -> tuple[Agent, Spec, str | None]:
+    """Agent, spaces and environment that a file of so many tensors tells of."""
+    told = about.get("format", "")
+    kind = (
+        "is of another version of Yozh" if told.startswith("yozh-policy-") else "holds tensors, but no policy of Yozh"
+    )
+    require(told == FORMAT, f"{path} {kind} (its format is {told[:40]!r}, not {FORMAT!r})")
+
+    def read() -> tuple[Any, Any, Any]:
         text = json.loads(about["policy"])
         spec = build(text["spec"])
-        agent = build(text["agent"]) if agent is None else agent
-    except (KeyError, TypeError, ValueError) as error:
-        raise YozhError(f"{path}: its description cannot be read: {error}") from None
-    require(isinstance(spec, Spec) and isinstance(agent, Agent), f"{path} does not describe a policy")
-    shape = jax.eval_shape(lambda: agent.policy(agent.init(jax.random.key(0), spec)))
-    leaves = []
-    for name, expected in _named(shape):
-        found = tensors.get(name)
-        require(found is not None, f"{path} lacks {name}")
-        same = found.shape == expected.shape and found.dtype == expected.dtype
-        require(same, lambda f=found, n=name, e=expected: f"{path}: {n} is {f.dtype}{f.shape}, not {e.dtype}{e.shape}")
-        leaves.append(jnp.asarray(found))
-    return Policy(agent, jax.tree.unflatten(jax.tree.structure(shape), leaves), spec, text.get("env"))
+        # A layer has a tensor or more, so a file of few tensors has no long lists of layers.
+        return build(text["agent"], longest=max(LARGEST, tensors)) if agent is None else agent, spec, text.get("env")
+
+    found, spec, env = _careful(path, read)
+    sound = isinstance(spec, Spec) and isinstance(found, Agent) and isinstance(env, str | None)
+    require(sound, f"{path} does not describe a policy")
+    return found, spec, env
+
+
+def _expected(path: Path, agent: Agent, spec: Spec) -> PyTree:
+    """Shapes of the parameters; nothing of their size is allocated."""
+
+    def shapes() -> PyTree:
+        for space in (spec.observation, spec.action):
+            parts = spaces.map_leaves(lambda s: math.prod(s.shape) * np.dtype(s.dtype).itemsize, space)
+            size = sum(jax.tree.leaves(parts))
+            require(size <= LARGE, f"an observation or action of {size:,} bytes is larger than any picture")
+        return jax.eval_shape(lambda: agent.policy(agent.init(jax.random.key(0), spec)))
+
+    return _careful(path, shapes)
+
+
+def _careful(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` gives. A description that was tampered with may make any constructor raise anything."""
+    try:
+        return read()
+    except Exception as error:
+        what = str(error) if isinstance(error, YozhError) else f"{type(error).__name__}: {error}"
+        raise YozhError(f"{path}: its description cannot be read: {what[:300]}") from None
 
 
 def _named(params: PyTree) -> list[tuple[str, Any]]:
@@ -111,7 +209,3 @@ def _named(params: PyTree) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(path, simple=True, separator="."), x)
         for path, x in jax.tree_util.tree_leaves_with_path(params)
     ]
-
-
-def _axes(obs: Any) -> int:
-    return np.ndim(jax.tree.leaves(obs)[0])

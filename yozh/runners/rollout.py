@@ -28,9 +28,9 @@ def start(env: PyTree, step: TimeStep, memory: PyTree) -> Sim:
 class Tally(eqx.Module):
     """Episodes that ended, summed up."""
 
-    episodes: Int[Array, "*b"]
-    returns: Float[Array, "*b"]
-    lengths: Float[Array, "*b"]
+    episodes: Int[AnyArray, "*b"]
+    returns: Float[AnyArray, "*b"]
+    lengths: Float[AnyArray, "*b"]
 
 
 def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int, version: Int[Array, "*b"], key: Key[Array, ""]) -> tuple[Sim, Unroll]:  # fmt: skip

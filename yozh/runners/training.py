@@ -1,29 +1,94 @@
-"""The one training loop, around any runner: progress, evaluation, faults, the policy that comes of it."""
+"""The one training loop, around any runner: progress, evaluation, checkpoints, faults, the policy that comes of it."""
 
 import dataclasses
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
+from yozh.agents import statistics
+from yozh.agents.base import GradientAgent
 from yozh.agents.schedules import over
 from yozh.core import Agent, BatchedEnv, YozhError, require
 from yozh.environments import make
-from yozh.runners import evaluation
+from yozh.files import Lock
+from yozh.networks.dead import dead_units
+from yozh.runners import checkpoint, evaluation
+from yozh.runners.checkpoint import Checkpoints
 from yozh.runners.fused import QUANTITIES, Fused, Metrics, Run
 from yozh.runners.hosted import Hosted
-from yozh.runners.observers import Observer
+from yozh.runners.observers import Observer, Stop
 from yozh.runners.policy import Policy
+from yozh.settings import describe
 
 BEAT = 1.0
 """Seconds between two looks at a run, at the most."""
 
 LOOKS = 100
 """Looks at a run, at the least."""
+
+PAUSE = 60.0
+"""Seconds of training between two checkpoints, where steps are not given."""
+
+SEEN = 512
+"""Observations by which units are judged dead or alive."""
+
+ROLLBACKS = 3
+"""How often a run may go back to its last checkpoint before it is given up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a run goes; with the agent and the environment it is all that a repetition needs."""
+
+    steps: int
+    """Environment steps."""
+    seed: int = 0
+    eval_every: int | None = None
+    """Steps between evaluations of a tenth of the episodes; a fifth of the run if left out."""
+    eval_episodes: int = 100
+    """Of the final evaluation."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; every minute if left out. There is always one at the end and at an interrupt."""
+    keep: int = 2
+    """Checkpoints that stay."""
+    lag: int | None = None
+    """Turns that acting may be ahead of learning on hosted environments; one if left out, none where the agent allows none."""
+    workers: int = 0
+    """Processes that step a Gymnasium environment; 0 for this one."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """What a number that is not finite leads to: the end, or the last checkpoint and another random key."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "eval_episodes", "keep"):
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("eval_every", "checkpoint_every"):
+            given = getattr(self, name)
+            require(given is None or given > 0, f"{name} must be positive, not {given}")
+        require(self.workers >= 0, f"workers must not be negative, but is {self.workers}")
+        require(self.on_nan in ("stop", "rollback"), f"on_nan is stop or rollback, not {self.on_nan!r}")
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come, as its checkpoints remember it."""
+
+    steps: int = 0
+    due: int = 0
+    """Steps at which the next evaluation comes."""
+    evaluated: int = -1
+    """Steps at which the last one came."""
+    best: float | None = None
+    """The best mean return of an evaluation."""
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    rollbacks: int = 0
 
 
 @dataclasses.dataclass
@@ -47,17 +112,26 @@ class Diverged(YozhError):
         self.trained = trained
 
 
-def train(agent: Agent, env: Any, *, steps: int, name: str, seed: int = 0, backend: str | None = None, out: Path | None = None,
-          eval_every: int | None = None, eval_episodes: int = 100, observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
-    """Trains an agent for a number of environment steps, evaluating every `eval_every` of them (a fifth of the run if left out; a tenth of
-    the episodes) and at the end.
+def train(agent: Agent, env: Any, plan: Plan, *, name: str, backend: str | None = None, out: Path | None = None,
+          observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
+    """Trains an agent as planned. `env` is whatever `yozh.make` takes.
 
-    `env` is whatever `yozh.make` takes. Raises `Diverged` on the first number that is not finite.
+    With a folder `out` there are checkpoints in it, `policy.safetensors`, and `best.safetensors`, the policy of the best
+    evaluation. Raises `Diverged` on the first number that is not finite, unless the plan is to roll back.
     """
-    training = Training(agent, env, steps=steps, name=name, seed=seed, backend=backend, out=out,
-                        eval_every=eval_every, eval_episodes=eval_episodes, observers=observers)  # fmt: skip
+    training = Training(agent, env, plan, name=name, backend=backend, out=out, observers=observers)
     try:
         return training.whole()
+    finally:
+        training.close()
+
+
+def resume(agent: Agent, env: Any, plan: Plan, *, name: str, backend: str | None, out: Path, about: dict[str, Any],
+           tensors: dict[str, np.ndarray], path: Path, observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
+    """Goes on from a checkpoint that `checkpoint.newest` has read."""
+    training = Training(agent, env, plan, name=name, backend=backend, out=out, observers=observers)
+    try:
+        return training.whole(resumed=(path, about, tensors))
     finally:
         training.close()
 
@@ -65,94 +139,140 @@ def train(agent: Agent, env: Any, *, steps: int, name: str, seed: int = 0, backe
 class Training:
     """One run of the loop."""
 
-    def __init__(self, agent: Agent, env: Any, *, steps: int, name: str, seed: int, backend: str | None, out: Path | None,
-                 eval_every: int | None, eval_episodes: int, observers: Sequence[Observer]):  # fmt: skip
-        require(eval_episodes > 0, f"eval_episodes must be positive, not {eval_episodes}")
-        require(eval_every is None or eval_every > 0, f"eval_every must be positive, not {eval_every}")
-        self.agent, self.total, self.seed, self.out = over(agent, steps), steps, seed, out
-        self.eval_every, self.eval_episodes, self.observers = eval_every or -(-steps // 5), eval_episodes, observers
-        self.env = make(env, agent.experience.streams, backend=backend)
-        jax.eval_shape(
-            lambda: self.agent.init(jax.random.key(0), self.env.spec)
-        )  # refuses spaces before anything compiles
-        self.judge = make(env, evaluation.streams(eval_episodes), backend=backend)
-        self.runner = Fused(self.agent, self.env) if isinstance(self.env, BatchedEnv) else Hosted(self.agent, self.env)
+    def __init__(self, agent: Agent, env: Any, plan: Plan, *, name: str, backend: str | None, out: Path | None,
+                 observers: Sequence[Observer]):  # fmt: skip
+        self.given, self.agent, self.plan, self.out, self.observers = (
+            agent,
+            over(agent, plan.steps),
+            plan,
+            out,
+            observers,
+        )
+        self.eval_every = plan.eval_every or -(-plan.steps // 5)
+        require(out is not None or plan.on_nan == "stop", "rolling back needs checkpoints, and these a folder: out=...")
+        self.lock: Lock | None = None
+        options = {"workers": plan.workers} if plan.workers else {}
+        self.env = make(env, agent.experience.streams, backend=backend, **options)
+        jax.eval_shape(lambda: self.agent.init(jax.random.key(0), self.env.spec))  # refuses spaces before compiling
+        self.judge = make(env, evaluation.streams(plan.eval_episodes), backend=backend)
+        if isinstance(self.env, BatchedEnv):
+            require(
+                not plan.lag, f"lag {plan.lag} is for hosted environments; {self.env.backend} acts inside the program"
+            )
+            self.runner = Fused(self.agent, self.env)
+        else:
+            lag = min(1, agent.experience.max_lag) if plan.lag is None else plan.lag
+            self.runner = Hosted(self.agent, self.env, lag)
         self.about = {
             "agent": name,
             "env": env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
             "backend": self.env.backend,
             "runner": type(self.runner).__name__.lower(),
-            "seed": seed,
+            "seed": plan.seed,
         }
-        self.compile_seconds = self.train_seconds = 0.0
+        self.env_named = isinstance(env, str)
+        self.progress = Progress(due=self.eval_every)
+        self.checkpoints = Checkpoints(out / "checkpoints", plan.keep, self._checkpointed) if out is not None else None
+        self.stopped: str | None = None
 
-    def whole(self) -> Trained:
-        asked = {
-            "steps": self.total,
-            "envs": self.env.batch,
-            "eval_every": self.eval_every,
-            "eval_episodes": self.eval_episodes,
-        }
-        self._tell("on_start", self.about | asked | {"object": self.agent})
+    def whole(self, resumed: tuple[Path, dict[str, Any], dict[str, np.ndarray]] | None = None) -> Trained:
         began = time.perf_counter()
-        self.run = self.runner.init(jax.random.key(self.seed))
-        self.runner.compile(self.run)
-        self.compile_seconds = time.perf_counter() - began
-        self._tell("on_compile", self.compile_seconds)
-        with _Interrupt() as interrupt:
-            status = self._loop(interrupt)
-        policy = Policy(self.agent, self.agent.policy(self.run.state), self.env.spec, self.about["env"])
-        if self.out is not None:
+        if self.out is not None:  # only now, when nothing speaks against the run any more
             self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self.lock = Lock(self.out)
+            except BlockingIOError as error:
+                raise YozhError(f"{error}; choose another folder") from None
+        if resumed is not None:
+            self._restore(*resumed)
+        asked = {"steps": self.plan.steps, "envs": self.env.batch, "eval_every": self.eval_every,
+                 "eval_episodes": self.plan.eval_episodes, "lag": getattr(self.runner, "lag", 0)}  # fmt: skip
+        since = {"resumed": dataclasses.asdict(self.progress)} if resumed is not None else {}
+        self._tell(
+            "on_start", self.about | asked | since | {"object": self.agent, "plan": dataclasses.asdict(self.plan)}
+        )
+        if resumed is None:
+            self.run = self.runner.init(jax.random.key(self.plan.seed))
+            if self.plan.on_nan == "rollback":
+                self._checkpoint()
+        if isinstance(self.runner, Hosted) and self.runner.memory is not None and self.checkpoints is not None:
+            self.runner.memory.replay.mirror(self.checkpoints.replay)
+        self.runner.compile(self.run)
+        self.progress.compile_seconds += time.perf_counter() - began
+        self._tell("on_compile", time.perf_counter() - began)
+        failure: Exception | None = None
+        with _Interrupt() as interrupt:
+            try:
+                status = self._loop(interrupt)
+            except Exception as error:  # an environment's, most likely: what was learnt is worth keeping
+                status, failure = "failed", error
+        policy = self._policy()
+        if self.out is not None:
             policy.save(self.out / "policy.safetensors")
-        counts = self.run.state.counts
+        if status != "diverged":
+            self._checkpoint()
+        evaluated = self._final() if status in ("finished", "stopped") else None
+        counts, seconds = self.run.state.counts, self.progress.train_seconds
         summary = self.about | {
             "steps": int(counts.steps),
             "updates": int(counts.updates),
-            "compile_seconds": round(self.compile_seconds, 2),
-            "train_seconds": round(self.train_seconds, 2),
-            "steps_per_second": round(int(counts.steps) / max(self.train_seconds, 1e-9), 1),
+            "compile_seconds": round(self.progress.compile_seconds, 2),
+            "train_seconds": round(seconds, 2),
+            "steps_per_second": round(int(counts.steps) / max(seconds, 1e-9), 1),
             "status": status,
-            "evaluation": self._final() if status == "finished" else None,
+            **({"stopped": self.stopped} if status == "stopped" else {}),
+            **({"rollbacks": self.progress.rollbacks} if self.progress.rollbacks else {}),
+            "evaluation": evaluated,
         }
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
         self._tell("on_end", summary)
         trained = Trained(policy, summary, self.out, self.run)
+        if failure is not None:
+            raise failure
         if status == "diverged":
-            raise Diverged(self._fault(), trained)
+            kept = "" if self.out is None else f"; what was learnt before is in {self.out / 'policy.safetensors'}"
+            raise Diverged(self._fault() + kept, trained)
         return trained
 
     def _loop(self, interrupt: "_Interrupt") -> str:
         """Until the steps are done, in stretches of at most a second that end where an evaluation is due."""
-        experience = self.agent.experience
-        turn, taken, pace = experience.streams * experience.unroll, 0, 1.0
-        due = self.eval_every
-        while taken < self.total:
-            if taken >= due:
-                self.evaluate(-(-self.eval_episodes // 10))
-                due += self.eval_every
-            left = min(due, self.total, taken + self.total // LOOKS) - taken
+        experience, progress, total = self.agent.experience, self.progress, self.plan.steps
+        turn, pace, saved = experience.streams * experience.unroll, 1.0, (progress.steps, progress.train_seconds)
+        while progress.steps < total:
+            if progress.steps >= progress.due:
+                self.evaluate(-(-self.plan.eval_episodes // 10))
+                progress.due += self.eval_every
+            if self.stopped is not None:
+                return "stopped"
+            left = min(progress.due, total, progress.steps + total // LOOKS) - progress.steps
             turns = max(1, min(int(pace * BEAT), -(-left // turn)))
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), self._spent()
             self.run, metrics = self.runner.advance(self.run, turns)
             jax.block_until_ready(self.run)
             seconds = time.perf_counter() - began
-            self.train_seconds += seconds
+            progress.train_seconds += seconds
             pace = min(turns / seconds, 8 * pace)
-            before, taken = taken, int(self.run.state.counts.steps)
-            self._tell("on_iteration", self._row(metrics, taken, (taken - before) / seconds))
+            before, progress.steps = progress.steps, int(self.run.state.counts.steps)
+            shares = {k: (v - spent[k]) / seconds for k, v in self._spent().items()}
+            self._tell("on_iteration", self._row(metrics, (progress.steps - before) / seconds) | shares)
             if int(self.run.fault.quantity):
-                return "diverged"
-            if interrupt.asked:
+                if not self._roll_back():
+                    return "diverged"
+            elif interrupt.asked:
                 return "interrupted"
+            elif self._checkpoint_due(*saved):
+                self._checkpoint()
+                saved = progress.steps, progress.train_seconds
         return "finished"
 
-    def _row(self, metrics: Metrics, taken: int, rate: float) -> dict[str, Any]:
+    def _row(self, metrics: Metrics, rate: float) -> dict[str, Any]:
         episodes = int(metrics.tally.episodes)
         row = {
-            "steps": taken,
-            "total_steps": self.total,
+            "steps": self.progress.steps,
+            "total_steps": self.plan.steps,
             "updates": int(self.run.state.counts.updates),
-            "seconds": round(self.train_seconds, 3),
+            "seconds": round(self.progress.train_seconds, 3),
             "steps_per_second": round(rate, 1),
         }
         if episodes:
@@ -160,34 +280,118 @@ class Training:
             row |= {"return_mean": returns / episodes, "length_mean": lengths / episodes, "episodes": episodes}
         return row | ({k: float(v) for k, v in metrics.report.items()} if int(metrics.updates) else {})
 
+    def _spent(self) -> dict[str, float]:
+        """Seconds that a hosted run spent on each thing; of a fused one nothing can be told."""
+        return {f"time_{k}": v for k, v in self.runner.seconds.items()} if isinstance(self.runner, Hosted) else {}
+
     def _final(self) -> dict[str, Any]:
-        return {k: v for k, v in self.evaluate(self.eval_episodes).items() if k != "returns"}
+        return {k: v for k, v in self.evaluate(self.plan.eval_episodes).items() if k not in ("returns", "dead_units")}
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Measures the policy as it is now, in environments and from a seed of their own."""
-        taken = int(self.run.state.counts.steps)
-        seed = (self.seed * 1_000_003 + taken) % (2**31 - 1)
-        found = evaluation.evaluate(
-            self.agent, self.agent.policy(self.run.state), self.judge, episodes=episodes, seed=seed
-        )
-        self._tell("on_evaluation", {"steps": taken, "seconds": round(self.train_seconds, 3), "evaluation": found})
+        """Measures the policy as it is now, in environments and from a seed of their own; keeps it if it is the best so far."""
+        progress = self.progress
+        params, seed = self.agent.policy(self.run.state), (self.plan.seed * 1_000_003 + progress.steps) % (2**31 - 1)
+        found = evaluation.evaluate(self.agent, params, self.judge, episodes=episodes, seed=seed)
+        progress.evaluated = progress.steps
+        if progress.best is None or found["mean_return"] > progress.best:
+            progress.best = found["mean_return"]
+            if self.out is not None:
+                self._policy().save(self.out / "best.safetensors")
+        if (dead := self._dead_units()) is not None:
+            found["dead_units"] = dead
+        row = {"steps": progress.steps, "seconds": round(progress.train_seconds, 3), "evaluation": found}
+        self._tell("on_evaluation", row)
         return found
+
+    def _dead_units(self) -> float | None:
+        """The share of the network's ReLU units that no recent observation wakes."""
+        seen = self.agent.experience.store.recent(self.run.store, SEEN) if jax.tree.leaves(self.run.store) else None
+        state = self.run.state
+        if seen is None or not isinstance(self.agent, GradientAgent):
+            return None
+        return dead_units(state.net, statistics.normalise(state.statistics, seen))
+
+    def _policy(self) -> Policy:
+        return Policy(self.agent, self.agent.policy(self.run.state), self.env.spec, self.about["env"])
+
+    def _checkpoint_due(self, steps: int, seconds: float) -> bool:
+        every = self.plan.checkpoint_every
+        if every is None:
+            return self.progress.train_seconds - seconds >= PAUSE
+        return self.progress.steps - steps >= every
+
+    def _checkpoint(self) -> None:
+        if self.checkpoints is not None:
+            about = self.about | {"plan": dataclasses.asdict(self.plan), "progress": dataclasses.asdict(self.progress)}
+            about |= {"settings": describe(self.given), "env_named": self.env_named}
+            try:
+                about["replay"] = self._replay_saved()
+            except OSError as error:
+                row = {"steps": self.progress.steps, "path": str(self.checkpoints.folder), "seconds": 0.0}
+                self._checkpointed(row | {"error": error.strerror or str(error)})
+                return
+            self.checkpoints.save(self.run, self.progress.steps, about)
+
+    def _replay_saved(self) -> dict[str, Any] | None:
+        """What a replay in the host's memory needs to come back; files that no checkpoint needs any more are deleted."""
+        if not isinstance(self.runner, Hosted) or self.runner.memory is None:
+            return None
+        assert self.checkpoints is not None, "only with a folder"
+        saved = self.runner.save_memory(self.checkpoints.replay)
+        self.checkpoints.wait()
+        kept = [checkpoint.described(path)["replay"] for path in checkpoint.existing(self.checkpoints.folder)]
+        self.runner.memory.replay.prune(self.checkpoints.replay, [saved, *kept])
+        return saved
+
+    def _checkpointed(self, row: dict[str, Any]) -> None:
+        self._tell("on_checkpoint", row)
+
+    def _restore(self, path: Path, about: dict[str, Any], tensors: dict[str, np.ndarray], rollbacks: int = 0) -> None:
+        run = checkpoint.restore(self.runner.outline(), tensors, path)
+        if rollbacks:  # what led to the fault shall not come again
+            run = Run(run.state, run.sim, run.store, jax.random.fold_in(run.key, rollbacks), run.fault)
+        self.run = self.runner.reopen(run, anew=rollbacks > 0)
+        if isinstance(self.runner, Hosted):
+            self.runner.restore_memory(self.checkpoints.replay, about["replay"])
+        self.progress = Progress(**about["progress"])
+
+    def _roll_back(self) -> bool:
+        """Takes the last checkpoint up again under another key; whether there was one, and patience left."""
+        if self.plan.on_nan == "stop" or self.progress.rollbacks >= ROLLBACKS:
+            return False
+        assert self.checkpoints is not None, "checked at the start"
+        self.checkpoints.wait()
+        if not checkpoint.existing(self.checkpoints.folder):
+            return False
+        times = self.progress.rollbacks + 1
+        why = self._fault()
+        self._restore(*checkpoint.newest(self.checkpoints.folder), rollbacks=times)
+        self.progress.rollbacks = times
+        warnings.warn(f"{why}; back to step {self.progress.steps:,} ({times} of {ROLLBACKS} times)", stacklevel=2)
+        return True
 
     def _fault(self) -> str:
         fault, experience = self.run.fault, self.agent.experience
         step, stream = int(fault.step), int(fault.stream)
         where = f" in stream {stream}" if stream >= 0 else ""
         until = step + experience.streams * experience.unroll
-        kept = "" if self.out is None else f"; what was learnt before is in {self.out / 'policy.safetensors'}"
-        return f"{QUANTITIES[int(fault.quantity)]} is not finite{where} between steps {step:,} and {until:,}{kept}"
+        return f"{QUANTITIES[int(fault.quantity)]} is not finite{where} between steps {step:,} and {until:,}"
 
     def _tell(self, event: str, what: Any) -> None:
         for observer in self.observers:
-            getattr(observer, event)(what)
+            try:
+                getattr(observer, event)(what)
+            except Stop as stop:
+                self.stopped = self.stopped or str(stop)
 
     def close(self) -> None:
+        self.runner.close()
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
         self.env.close()
         self.judge.close()
+        if self.lock is not None:
+            self.lock.release()
 
 
 class _Interrupt:

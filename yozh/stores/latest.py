@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key, PyTree
 
@@ -18,3 +19,6 @@ class Latest(Store):
 
     def sample(self, state: Unroll, key: Key[Array, ""]) -> tuple[Unroll, PyTree]:
         return state, ()
+
+    def recent(self, state: Unroll, n: int) -> PyTree:
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[-n:], state.step.obs)

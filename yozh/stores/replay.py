@@ -64,6 +64,21 @@ class Replay(Store):
         version, weight = jnp.zeros(self.batch, jnp.int32), jnp.ones(self.batch)
         return Unroll(step, action, extras, (), version, weight), ()
 
+    def recent(self, state: Ring, n: int) -> PyTree:
+        moments, streams = _moments(state), state.steps[0].reward.shape[1]
+        k = min(int(state.filled), n // streams + 1)
+        where = (state.head - jnp.arange(k, dtype=jnp.int32)) % moments
+        return jax.tree.map(lambda ring: ring[where].reshape(-1, *ring.shape[2:]), state.steps[0].obs) if k else None
+
+    def sever(self, state: Ring) -> Ring:
+        """The newest step closes its episode, as a time limit would: what follows is bootstrapped from it, never through it."""
+        moments = _moments(state)
+        step, action, extras = state.steps
+        step = eqx.tree_at(lambda s: s.last, step, step.last.at[state.head].set(True))
+        empty = state.filled == 0
+        head = jnp.where(empty, state.head, (state.head + 1) % moments)
+        return Ring((step, action, extras), head, jnp.where(empty, 0, jnp.minimum(state.filled + 1, moments - 1)))
+
 
 def _moments(state: Ring) -> int:
     return jax.tree.leaves(state.steps)[0].shape[0]
