@@ -1,7 +1,9 @@
-"""The report's drawings: SVG that takes its colours from the page, so that they follow light and dark."""
+"""The reports' drawings: SVG that takes its colours from the page, so that they follow light and dark."""
 
 import io
 import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,7 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 INK, GRID, MAIN, FAINT = "#010203", "#010204", "#010205", "#010206"
+SERIES = tuple(f"#01020{d}" for d in "789abcde")
+"""Of things that are compared, in their order; further ones begin anew, dashed."""
 COLOURS = {INK: "var(--muted)", GRID: "var(--line)", MAIN: "var(--accent)", FAINT: "var(--faint)"}
+COLOURS |= {colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)}
 """Stand-ins that matplotlib understands, and what the page calls them."""
 
 STYLE: dict[Any, Any] = {
@@ -43,12 +48,9 @@ def learning_curve(progress: list[dict], evaluations: list[dict], x: str, label:
             axes.fill_between(place, low, high, color=MAIN, alpha=0.18, linewidth=0)
             error = np.abs(np.stack([mean - low, high - mean]))
             axes.errorbar(place, mean, error, color=MAIN, marker="o", markersize=4, elinewidth=1.2, label="evaluation, 95 % interval")  # fmt: skip
-        axes.set_xlabel(label)
-        axes.set_title("return")
-        axes.xaxis.set_major_formatter(EngFormatter(sep="") if x == "steps" else "{x:g}")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=INK)
-        return _svg(figure, f"return against {label}")
+        return _curves(figure, axes, label, "return")
 
 
 def histogram(returns: list[float], interval: tuple[float, float]) -> str:
@@ -82,6 +84,64 @@ def small(progress: list[dict], name: str) -> str:
         return _svg(figure, f"{name} against steps")
 
 
+def seeds(at: np.ndarray, values: np.ndarray, interval: np.ndarray, title: str) -> str:
+    """Curves `[runs, G]` of the seeds of one group faint, their mean, and its interval `[2, G]`, against steps `[G]`."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.8, 3.2)
+        for i, value in enumerate(values):
+            axes.plot(at, value, color=FAINT, linewidth=0.9, label=None if i else "each seed")
+        axes.fill_between(at, *interval, color=MAIN, alpha=0.18, linewidth=0)
+        marker: Any = {"marker": "o", "markersize": 4} if len(at) <= 25 else {}
+        axes.plot(at, values.mean(0), color=MAIN, label="mean of the seeds, 95 % interval", **marker)
+        _legend_below(figure)
+        return _curves(figure, axes, "environment steps", title)
+
+
+def learning_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], styles: Mapping[str, int], title: str) -> str:  # fmt: skip
+    """Against steps, of every method `(at [G], mean [G], interval [2, G])`, in the style of its number."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.8, 3.2)
+        for name, (at, mean, interval) in curves.items():
+            look = _look(styles[name])
+            axes.fill_between(at, *interval, color=look["color"], alpha=0.16, linewidth=0)
+            axes.plot(at, mean, label=_wrapped(name, 30), **look, **({"marker": "o", "markersize": 3.5} if len(at) <= 25 else {}))  # fmt: skip
+        _legend_below(figure)
+        return _curves(figure, axes, "environment steps", title)
+
+
+def points(scores: Mapping[str, tuple[Sequence[float], float, Sequence[float]]], styles: Mapping[str, int], title: str, label: str) -> str:  # fmt: skip
+    """Of every method `(one score a run, the figure they give, its interval)`, one above the other."""
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "x"}):
+        figure, axes = _figure(4.8, 0.9 + 0.44 * len(scores))
+        for row, (name, (each, value, interval)) in enumerate(scores.items()):
+            colour = _look(styles[name])["color"]
+            axes.plot([*interval], [row, row], color=colour, linewidth=7, alpha=0.28, solid_capstyle="round")
+            axes.scatter(each, np.full(len(each), row), s=16, color=colour, alpha=0.75, linewidth=0)
+            axes.plot([value, value], [row - 0.27, row + 0.27], color=colour, linewidth=2.4)
+        axes.set_yticks(range(len(scores)), [_wrapped(name, 22) for name in scores])
+        axes.set_ylim(len(scores) - 0.5, -0.5)
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(label)
+        axes.set_title(title)
+        return _svg(figure, title)
+
+
+def profiles(curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[Sequence[float]]]], styles: Mapping[str, int]) -> str:  # fmt: skip
+    """Of every method `(scores, share of its runs above each, its intervals [G, 2])`."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.8, 3.2)
+        for name, (at, share, interval) in curves.items():
+            look = _look(styles[name])
+            axes.fill_between(at, *np.transpose(interval), color=look["color"], alpha=0.16, linewidth=0)
+            axes.plot(at, share, label=_wrapped(name, 30), **look)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("normalised score")
+        axes.set_title("share of runs that score above it")
+        _legend_below(figure)
+        return _svg(figure, "performance profile")
+
+
 def series(rows: list[dict], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     found = [(r[x], r[y]) for r in rows if r.get(y) is not None and r.get(x) is not None]
     return tuple(np.array(found, float).reshape(-1, 2).T)  # type: ignore[return-value]
@@ -102,6 +162,25 @@ def smooth(y: np.ndarray, width: int) -> np.ndarray:
     end = np.arange(1, len(y) + 1)
     start = np.maximum(end - width, 0)
     return (total[end] - total[start]) / (end - start)
+
+
+def _curves(figure: Figure, axes: Any, label: str, title: str) -> str:
+    axes.set_xlabel(label)
+    axes.set_title(title)
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if "steps" in label else "{x:g}")
+    return _svg(figure, f"{title} against {label}")
+
+
+def _legend_below(figure: Figure) -> None:
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2, labelcolor=INK)
+
+
+def _look(style: int) -> dict[str, Any]:
+    return {"color": SERIES[style % len(SERIES)], "linestyle": ("-", (0, (4, 2)))[style // len(SERIES) % 2]}
+
+
+def _wrapped(name: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(name, width))
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:

@@ -4,13 +4,12 @@ import base64
 import html
 import sys
 from pathlib import Path
-from string import Template
-from typing import Any
 
-from yozh.app import charts
+from yozh.app import charts, page
 from yozh.app.folder import RunRecord, read_run
+from yozh.app.group_report import write_group_report
+from yozh.app.seed_group import read_group
 from yozh.app.video import film
-from yozh.files import atomic_write
 
 FIRST = ("loss", "policy_loss", "value_loss", "td_error", "q", "value", "entropy", "kl", "clip_fraction", "epsilon")
 """Metrics that lead, where the agent reports them."""
@@ -18,7 +17,9 @@ NOT_METRICS = {"steps", "updates", "seconds", "return_mean", "episodes", "total_
 
 
 def publish(path: str | Path) -> Path:
-    """Films the policy of a finished run, where its environment can be drawn, and writes the report."""
+    """Films the policy of a finished run, where its environment can be drawn, and writes the report; a group of seeds has its own."""
+    if read_group(path):
+        return write_group_report(path)
     run = read_run(path)
     if not (run.path / "policy.gif").exists() and (run.path / "policy.safetensors").exists():
         import yozh
@@ -33,19 +34,17 @@ def publish(path: str | Path) -> Path:
 def write_report(path: str | Path) -> Path:
     """Writes `report.html` into a run folder from the files that are there."""
     run = read_run(path)
-    page = Template((Path(__file__).parent / "report.template").read_text(encoding="utf-8")).substitute(
-        title=html.escape(f"{run.config['settings']['class'].rpartition('.')[2]} on {run.config['env']}"),
-        subtitle=_subtitle(run),
-        figures="".join(_figure(*f) for f in _headline(run)),
-        film=_film(run.path / "policy.gif"),
-        curves=_curves(run),
-        evaluation=_evaluation(run),
-        metrics=_metrics(run),
-        settings=_settings(run.config),
-        machine=_machine(run.config),
-    )
-    atomic_write(run.path / "report.html", page)
-    return run.path / "report.html"
+    title = f"{run.config['settings']['class'].rpartition('.')[2]} on {run.config['env']}"
+    figures = "".join(page.figure(*f) for f in _headline(run))
+    body = [
+        page.head(title, _subtitle(run), figures, _film(run.path / "policy.gif")),
+        page.section("Learning curve", f'<div class="pair">{_curves(run)}</div>'),
+        _evaluation(run),
+        _metrics(run),
+        page.section("Settings", page.card(page.settings(run.config))),
+        page.section("Machine and versions", page.card(page.machine(run.config))),
+    ]
+    return page.write(run.path / "report.html", title, body)
 
 
 def _subtitle(run: RunRecord) -> str:
@@ -53,24 +52,21 @@ def _subtitle(run: RunRecord) -> str:
     words = [f"{summary.get('steps', config['steps']):,} environment steps", f"seed {config['seed']}"]
     words += [f"{config['envs']} streams"] if config.get("envs") else []
     words += [f"{config['backend']} environments", config.get("started", "")[:10], summary.get("status", "unfinished")]
-    return " · ".join(f"<span>{html.escape(w)}</span>" for w in words if w)
+    group = '<a href="../report.html">one of a group of seeds</a>' if read_group(run.path.parent) else ""
+    return page.words([html.escape(w) for w in words] + [group])
 
 
 def _headline(run: RunRecord) -> list[tuple[str, str, str]]:
     found, summary = [], run.summary
     if evaluation := summary.get("evaluation") or (run.evaluations[-1]["evaluation"] if run.evaluations else None):
         low, high = evaluation["ci95"]
-        note = f"95 % interval {_number(low)} to {_number(high)}, {evaluation['episodes']} episodes"
-        found.append((_number(evaluation["mean_return"]), "mean return", note))
+        note = f"95 % interval {page.number(low)} to {page.number(high)}, {evaluation['episodes']} episodes"
+        found.append((page.number(evaluation["mean_return"]), "mean return", note))
     if summary:
-        found.append((_number(summary["steps_per_second"]), "steps a second", "compilation left out"))
-        found.append((_seconds(summary["train_seconds"]), "training", f"{summary['updates']:,} updates"))
-        found.append((_seconds(summary["compile_seconds"]), "compilation", "before the first step"))
+        found.append((page.number(summary["steps_per_second"]), "steps a second", "compilation left out"))
+        found.append((page.seconds(summary["train_seconds"]), "training", f"{summary['updates']:,} updates"))
+        found.append((page.seconds(summary["compile_seconds"]), "compilation", "before the first step"))
     return found
-
-
-def _figure(value: str, name: str, note: str) -> str:
-    return f'<div class="figure"><b>{value}</b><span>{name}</span><small>{html.escape(note)}</small></div>'
 
 
 def _film(path: Path) -> str:
@@ -94,16 +90,16 @@ def _evaluation(run: RunRecord) -> str:
     low, high = last["ci95"]
     rows = [
         ("episodes", last["episodes"]),
-        ("mean return", _number(last["mean_return"])),
-        ("95 % interval", f"{_number(low)} to {_number(high)}"),
-        ("standard deviation", _number(last["std_return"])),
-        ("mean length", _number(last["mean_length"])),
+        ("mean return", page.number(last["mean_return"])),
+        ("95 % interval", f"{page.number(low)} to {page.number(high)}"),
+        ("standard deviation", page.number(last["std_return"])),
+        ("mean length", page.number(last["mean_length"])),
     ]
     returns = [r for r in last.get("returns", []) if r is not None]
     drawing = f'<div class="card">{charts.histogram(returns, (low, high))}</div>' if returns else ""
     if returns:
-        rows[4:4] = [("worst, best", f"{_number(min(returns))}, {_number(max(returns))}")]
-    return f'<h2>Last evaluation</h2><div class="pair">{drawing}<div class="card">{_table(rows)}</div></div>'
+        rows[4:4] = [("worst, best", f"{page.number(min(returns))}, {page.number(max(returns))}")]
+    return f'<h2>Last evaluation</h2><div class="pair">{drawing}<div class="card">{page.table(rows)}</div></div>'
 
 
 def _metrics(run: RunRecord) -> str:
@@ -112,38 +108,3 @@ def _metrics(run: RunRecord) -> str:
     drawings = [d for name in ordered if (d := charts.small(run.progress, name))]
     cards = "".join(f'<div class="card">{d}</div>' for d in drawings)
     return f'<h2>While learning</h2><div class="grid">{cards}</div>' if cards else ""
-
-
-def _settings(config: dict[str, Any]) -> str:
-    rows = "".join(
-        f'<tr title="{html.escape(doc)}"><th>{html.escape(name)}</th><td>{html.escape(value)}</td>'
-        f"<td class=doc>{html.escape(doc)}</td></tr>"
-        for name, value, doc in config["options"]
-    )
-    return f"<table>{rows}</table>"
-
-
-def _machine(config: dict[str, Any]) -> str:
-    hardware = config["hardware"]
-    rows = [
-        ("processor", f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']:g} GiB"),
-        ("devices", f"{hardware['platform']}: {', '.join(hardware['devices'])}"),
-        ("system", hardware["system"]),
-        *config["versions"].items(),
-    ]
-    return _table(rows)
-
-
-def _table(rows: list[tuple[str, Any]]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows)
-    return f"<table>{cells}</table>"
-
-
-def _number(x: float | None) -> str:
-    if x is None:
-        return "–"
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.3g}"
-
-
-def _seconds(x: float) -> str:
-    return f"{x:.1f} s" if x < 60 else f"{int(x // 60)} min {x % 60:.0f} s"

@@ -1,77 +1,123 @@
 """A short moving picture of a policy at work."""
 
+import contextlib
 import io
-import os
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from yozh.core import BatchedEnv, YozhError
+from yozh.app.pictures import frames_from_obs
+from yozh.app.scene import RATE, Player, set_scene
+from yozh.core import YozhError, require
 from yozh.files import atomic_write
+
+__all__ = ["camera", "film", "frames_from_obs", "record"]
 
 LIMIT = 1_500_000
 """Bytes that a picture may take: it travels inside the report."""
-RATE = 25.0
-"""Pictures a second that look like motion."""
-HUES = np.array([[0.13, 0.55, 0.90], [0.95, 0.45, 0.20], [0.30, 0.70, 0.35], [0.85, 0.30, 0.55], [0.60, 0.45, 0.85],
-                 [0.90, 0.75, 0.20], [0.25, 0.70, 0.70], [0.60, 0.60, 0.60]])  # fmt: skip
-"""Colours of the channels of an observation that is not a picture."""
-
-Policy = Callable[..., Any]
+WIDEST = 400
+"""Pixels of a GIF's width."""
 
 
-def film(policy: Policy, env_id: str, path: str | Path, *, episodes: int = 1, max_steps: int = 600, seed: int = 0) -> Path:  # fmt: skip
-    """Plays `episodes` and writes them to `path` as a GIF.
+def film(policy: Player, env: Any, path: str | Path, *, episodes: int = 1, max_steps: int = 600, seed: int = 0) -> Path:
+    """Plays `episodes` and writes them to `path` as a GIF of at most `LIMIT` bytes.
 
     Gymnasium draws its own environments; of others the observations are shown, if they look like pictures.
     """
-    frames, rate = _gymnasium_frames(policy, env_id, episodes, max_steps, seed) or _own_frames(
-        policy, env_id, episodes, max_steps, seed
-    )
-    stride = max(1, round(rate / RATE))
-    return record(frames[::stride], path, rate=rate / stride)
+    scene = set_scene(policy, env)
+    stride = max(1, round(scene.rate / RATE))
+    try:
+        shots = scene.play(policy, episodes=episodes, longest=max_steps, seed=seed)
+        frames = [s.pixels for t, s in enumerate(shots) if t % stride == 0 and s.pixels is not None]
+    finally:
+        scene.host.close()
+    return record(frames, path, rate=scene.rate / stride)
 
 
-def record(frames: list[np.ndarray], path: str | Path, *, rate: float = RATE) -> Path:
-    """Writes RGB frames `[height, width, 3]` of uint8 as a GIF of at most `LIMIT` bytes: smaller, then shorter, if need be."""
+def record(frames: list[np.ndarray], path: str | Path, *, rate: float = RATE, limit: float = LIMIT) -> Path:
+    """Writes RGB frames `[height, width, 3]` of uint8 as a GIF of at most `limit` bytes: smaller, then shorter, if need be."""
     if not frames:
         raise YozhError(f"there is nothing to show in {path}")
     images = [Image.fromarray(f) for f in frames]
-    width = min(images[0].width, 400)
+    width = min(images[0].width, WIDEST)
     data = _gif(images, width, rate)
-    while len(data) > LIMIT and width > 160:
+    while len(data) > limit and width > 160:
         width = max(160, int(width * 0.8))
         data = _gif(images, width, rate)
-    while len(data) > LIMIT and len(images) > 1:
-        images = images[: max(1, int(len(images) * 0.9 * LIMIT / len(data)))]
+    while len(data) > limit and len(images) > 1:
+        images = images[: max(1, int(len(images) * 0.9 * limit / len(data)))]
         data = _gif(images, width, rate)
     atomic_write(path, data)
     return Path(path)
 
 
-def frames_from_obs(observations: list[np.ndarray], size: int = 320) -> list[np.ndarray]:
-    """Observations drawn as pixels: `[height, width]` or `[height, width, channels]`, numbers or bytes.
+@contextlib.contextmanager
+def camera(path: str | Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that takes RGB frames, which are in the file, an MP4 or a GIF by its name, when the context closes in order."""
+    path = Path(path)
+    require(path.suffix in _CAMERAS, f"a film is an .mp4 or a .gif, not {path.name}")
+    require(path.parent.is_dir(), f"there is no folder {path.parent} for {path.name}")
+    with _CAMERAS[path.suffix](path, rate) as take:
+        yield take
 
-    Three channels of bytes are a picture; any other channels are given a colour each.
-    """
-    stack = np.stack([np.asarray(o) for o in observations])
-    if stack.ndim == 3:
-        stack = stack[..., None]
-    if stack.ndim != 4 or min(stack.shape[1:3]) < 2:
-        raise YozhError(f"observations of shape {stack.shape[1:]} cannot be shown as a picture")
-    if stack.dtype == np.uint8 and stack.shape[-1] in (1, 3):
-        pixels = np.broadcast_to(stack, (*stack.shape[:3], 3))
-    else:
-        level = stack.astype(np.float32)
-        low, high = level.min(), level.max()
-        level = (level - low) / max(high - low, 1e-6)
-        hues = HUES[np.arange(stack.shape[-1]) % len(HUES)] if stack.shape[-1] > 1 else np.ones((1, 3))
-        pixels = (255 * (0.08 + 0.92 * (level[..., None] * hues).max(axis=-2))).astype(np.uint8)
-    scale = max(1, size // max(stack.shape[1:3]))
-    return list(pixels.repeat(scale, axis=1).repeat(scale, axis=2))
+
+@contextlib.contextmanager
+def _gif_camera(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    frames: list[np.ndarray] = []
+    stride, seen = max(1, round(rate / RATE)), iter(range(10**9))
+
+    def take(frame: np.ndarray) -> None:
+        if next(seen) % stride == 0:
+            image = Image.fromarray(frame)
+            image.thumbnail((WIDEST, 10 * WIDEST))  # long films are held in memory until they end
+            frames.append(np.asarray(image))
+
+    yield take
+    record(frames, path, rate=rate / stride, limit=float("inf"))
+
+
+@contextlib.contextmanager
+def _mp4_camera(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise YozhError(f"{path.name} needs ffmpeg: pip install 'yozh[video]'; a .gif needs nothing") from None
+    with tempfile.TemporaryDirectory() as folder:
+        whole, writer = Path(folder) / path.name, None
+
+        def take(frame: np.ndarray) -> None:
+            nonlocal writer
+            frame = _even(frame)
+            if writer is None:
+                size = frame.shape[1], frame.shape[0]
+                writer = imageio_ffmpeg.write_frames(str(whole), size, fps=rate, macro_block_size=1, quality=7)
+                with warnings.catch_warnings():
+                    # JAX warns of every fork; this one becomes ffmpeg at once
+                    warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
+                    writer.send(None)
+            writer.send(frame)
+
+        try:
+            yield take
+        finally:
+            if writer is not None:
+                writer.close()
+        require(whole.is_file(), f"there is nothing to show in {path}")
+        atomic_write(path, whole.read_bytes())
+
+
+_CAMERAS = {".gif": _gif_camera, ".mp4": _mp4_camera}
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    """With even sides, as the codec wants them, the last row and column twice if need be; contiguous."""
+    height, width = frame.shape[:2]
+    return np.ascontiguousarray(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
 
 def _gif(images: list[Image.Image], width: int, rate: float) -> bytes:
@@ -88,58 +134,3 @@ def _gif(images: list[Image.Image], width: int, rate: float) -> bytes:
         buffer, "GIF", save_all=True, append_images=drawn[1:], duration=round(1000 / rate), loop=0, optimize=False
     )
     return buffer.getvalue()
-
-
-def _gymnasium_frames(policy: Policy, env_id: str, episodes: int, max_steps: int, seed: int) -> Any:
-    import gymnasium
-
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
-    try:
-        env = gymnasium.make(env_id, render_mode="rgb_array")
-    except (gymnasium.error.Error, ImportError, TypeError):
-        return None
-    frames = []
-    for episode in range(episodes):
-        obs, _ = env.reset(seed=seed + episode)
-        _forget(policy)
-        frames.append(np.asarray(env.render()))
-        for _ in range(max_steps):
-            obs, _, terminated, truncated, _ = env.step(policy(obs))
-            frames.append(np.asarray(env.render()))
-            if terminated or truncated:
-                break
-    env.close()
-    return frames, float(env.metadata.get("render_fps") or RATE)
-
-
-def _own_frames(policy: Policy, env_id: str, episodes: int, max_steps: int, seed: int) -> Any:
-    import jax
-
-    import yozh
-    from yozh import spaces
-
-    env = yozh.make(env_id, 1)
-    if not isinstance(env, BatchedEnv) or not env.pure or not isinstance(env.spec.observation, spaces.Box):
-        raise YozhError(f"{env_id} cannot be drawn")
-    reset, advance = jax.jit(env.reset), jax.jit(env.step)
-    frames = []
-    for key in jax.random.split(jax.random.key(seed), episodes):
-        state, step = reset(key)
-        _forget(policy)
-        seen = [np.asarray(step.obs[0])]
-        for _ in range(max_steps):
-            legal = {"legal": np.asarray(step.extras["legal"][0])} if env.spec.legal else {}
-            action = np.asarray(policy(seen[-1], **legal))[None]
-            state, step = advance(state, action)
-            seen.append(np.asarray(step.obs[0]))
-            if step.last[0]:
-                break
-        frames += frames_from_obs(seen)
-    return frames, 8.0
-
-
-def _forget(policy: Policy) -> None:
-    if hasattr(policy, "reset"):
-        policy.reset()

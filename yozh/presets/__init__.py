@@ -5,9 +5,10 @@ from typing import Any
 from yozh import agents
 from yozh.core import YozhError
 from yozh.presets import a2c, dqn, ppo
+from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
 
-__all__ = ["Preset", "find", "names", "start"]
+__all__ = ["Preset", "find", "names", "read", "start", "write"]
 
 _PRESETS = {
     (kind, env): preset for kind, m in (("a2c", a2c), ("dqn", dqn), ("ppo", ppo)) for env, preset in m.PRESETS.items()
