@@ -14,6 +14,12 @@ from yozh.core import YozhError, require
 LARGEST = 64
 """Elements of an array that is still written as numbers; larger ones are weights, which belong in a tensor file."""
 
+LONGEST = 2**16
+"""Elements of a list that is read: bounds of a large observation, not layers."""
+
+HOMES = ("core", "spaces", "agents", "networks", "stores", "outer", "planning")
+"""Where the classes are that settings may name; those of environments would open simulators."""
+
 
 def describe(value: Any) -> Any:
     """The value as JSON; a dataclass becomes its fields under their names and `class`, its full name."""
@@ -33,10 +39,12 @@ def describe(value: Any) -> Any:
     return {"python": qualified(value) if callable(value) else str(value)}
 
 
-def build(data: Any) -> Any:
-    """What `describe` described. Only dataclasses of Yozh itself are made; anything else is refused by name."""
+def build(data: Any, *, longest: int = LONGEST) -> Any:
+    """What `describe` described. Only dataclasses of Yozh itself are made; anything else is refused by name, and so are lists
+    of more than `longest` elements."""
     if isinstance(data, list):
-        return tuple(build(v) for v in data)
+        require(len(data) <= longest, f"a list of {len(data):,} elements is longer than any setting's")
+        return tuple(build(v, longest=longest) for v in data)
     if not isinstance(data, dict):
         return data
     if "float" in data:
@@ -47,7 +55,7 @@ def build(data: Any) -> Any:
     known = {f.name for f in dataclasses.fields(cls) if f.init}
     unknown = sorted(set(data) - known - {"class"})
     require(not unknown, f"{data['class']} has no {', '.join(unknown)}; the file is of another version of Yozh")
-    return cls(**{k: build(v) for k, v in data.items() if k != "class"})
+    return cls(**{k: build(v, longest=longest) for k, v in data.items() if k != "class"})
 
 
 def qualified(thing: Any) -> str:
@@ -56,7 +64,8 @@ def qualified(thing: Any) -> str:
 
 def _find(name: str) -> type:
     module, _, cls = name.rpartition(".")
-    if module.split(".")[0] == "yozh":
+    parts = module.split(".")
+    if parts[0] == "yozh" and parts[1:2] and parts[1] in HOMES and all(map(str.isidentifier, parts)):
         try:
             found = getattr(importlib.import_module(module), cls, None)
         except ImportError:
