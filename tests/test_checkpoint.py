@@ -372,3 +372,10 @@ def test_what_was_learnt_before_an_environment_failed_is_kept(lag: int, tmp_path
     assert yozh.load(tmp_path / "run")(np.zeros(1, np.float32)) in (0, 1)
     Brittle.steps = -10_000
     assert yozh.resume(tmp_path / "run", env=Brittle).summary["status"] == "finished"
+
+
+def test_the_same_run_writes_the_same_bytes(tmp_path: Path):
+    for name in ("one", "two", "three"):
+        yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=100, eval_episodes=2, out=tmp_path / name)
+    files = {(tmp_path / name / "policy.safetensors").read_bytes() for name in ("one", "two", "three")}
+    assert len(files) == 1

@@ -29,52 +29,79 @@ def run(argv: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def modules(folder: Path) -> None:
+    """Blocks that begin with a file's name are those files."""
+    for block in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (folder / name[1]).write_text(block)
+
+
 @pytest.mark.slow
 def test_python(tmp_path: Path):
     """The blocks are one session: later ones use the names of earlier ones."""
-    script, shortened = re.subn(r"steps=[\d_]+", "steps=2000", "\n\n".join(blocks("python")))
-    assert shortened == 4
-    script = re.sub(r"episodes=\d+", "episodes=5", script)
+    modules(tmp_path)
+    script = "\n\n".join(b for b in blocks("python") if not re.match(r"# \w+\.py\n", b))
+    script, shortened = re.subn(r"steps=[\d_]+", "steps=2000", script)
+    assert shortened == 5
+    script = re.sub(
+        r"episodes=\d+", "episodes=5", script.replace('"runs/cartpole", steps=2000', '"runs/cartpole", steps=3000')
+    )
     (tmp_path / "session.py").write_text(script)
-    mean, low_high = run([sys.executable, "session.py"], tmp_path).strip().splitlines()[-1].split(" ", 1)
-    low, high = re.findall(r"[\d.]+", low_high)
-    assert float(low) <= float(mean) <= float(high)
-    for name in ("config.json", "metrics.jsonl", "policy.safetensors", "summary.json"):
-        assert (tmp_path / "runs" / "cartpole" / name).is_file(), name
+    first = run([sys.executable, "session.py"], tmp_path).strip().splitlines()[0]
+    mean, low, high = map(float, re.findall(r"[\d.]+", first))
+    assert low <= mean <= high
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "policy.safetensors",
+        "best.safetensors",
+        "summary.json",
+        "checkpoints",
+    ):
+        assert (tmp_path / "runs" / "cartpole" / name).exists(), name
+
+
+SHORT = {
+    "train": ["--steps", "2500", "--eval-episodes", "100", "--quiet"],
+    "resume": ["--steps", "5000", "--quiet"],
+    "evaluate": ["--episodes", "5"],
+    "tune": ["--trials", "2", "--steps", "1000", "--seeds", "1"],
+}
+"""What makes the promised commands quick; later options override earlier ones."""
 
 
 @pytest.mark.slow
 def test_commands(tmp_path: Path):
+    from yozh.app.commands import COMMANDS
+
+    modules(tmp_path)
     promised = commands()
-    assert {words[0] for words in promised} == {"train", "evaluate", "report", "list"}
+    assert {words[0] for words in promised} == set(COMMANDS)
     for words in promised:
-        if words[0] == "train":
-            words += ["--steps", "2500", "--eval-episodes", "5", "--quiet"]
-        elif words[0] == "evaluate":
-            words[words.index("--episodes") + 1] = "5"
-        said = run([*YOZH, *words], tmp_path)
-        if words[0] != "list":
-            assert ("mean return" if words[0] == "evaluate" else "report.html") in said
-    for folder in (tmp_path / "runs" / "lander", tmp_path / "runs" / "CartPole-v1-ppo-0"):
+        run([*YOZH, *words, *SHORT.get(words[0], [])], tmp_path)
+    for folder in (
+        tmp_path / "runs" / "lander",
+        tmp_path / "runs" / "picker",
+        tmp_path / "runs" / "cartpole-ppo" / "seed-0",
+    ):
         for name in ("config.json", "metrics.jsonl", "policy.safetensors", "summary.json", "report.html"):
             assert (folder / name).is_file(), f"{folder.name}/{name}"
         assert list(folder.glob("**/events.out.tfevents.*"))
+    for name in ("lander.gif", "compare.html", "runs/cartpole-ppo/report.html", "runs/lander/policy.onnx"):
+        assert (tmp_path / name).is_file(), name
 
 
 @pytest.mark.slow
 def test_options(tmp_path: Path):
-    named = {words[0]: set() for words in commands()}
+    named: dict[str, set[str]] = {}
     for words in commands():
-        named[words[0]] |= {word for word in words if word.startswith("--")}
-    trainers = {words[1] for words in commands() if words[0] == "train"}
-    known = {
-        "train": run([*YOZH, "train", "--help"], tmp_path)
-        + "".join(run([*YOZH, "train", agent, "--help"], tmp_path) for agent in trainers),
-        "evaluate": run([*YOZH, "evaluate", "--help"], tmp_path),
-    }
+        named.setdefault(words[0], set()).update(word for word in words if word.startswith("--"))
+    trainers = {words[1] for words in commands() if words[0] == "train" and not words[1].startswith("-")}
+    known = {command: run([*YOZH, command, "--help"], tmp_path) for command in named}
+    known["train"] += "".join(run([*YOZH, "train", agent, "--help"], tmp_path) for agent in trainers)
     assert {"--seed", "--out", "--agent.learning-rate", "--agent.torso.widths"} <= named["train"]
     for command, options in named.items():
-        assert options <= set(re.findall(r"--[\w.-]+", known.get(command, ""))), command
+        assert options <= set(re.findall(r"--[\w.-]+", known[command])), command
 
 
 def test_links_and_images_are_there():

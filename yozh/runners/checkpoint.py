@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from yozh.core import YozhError, require
-from yozh.files import atomic_write
+from yozh.files import atomic_write, safetensors
 from yozh.runners.policy import check_header
 
 FORMAT = "yozh-checkpoint-1"
@@ -59,12 +59,10 @@ class Checkpoints:
             self._told(self._done.pop(0))
 
     def _write(self, tensors: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: dict[str, Any]) -> None:
-        from safetensors.numpy import save
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(about)
-            atomic_write(path, save(tensors, {"format": FORMAT, "about": text, "checksum": checksum(tensors, text)}))
+            atomic_write(path, safetensors(tensors, {"format": FORMAT, "about": text, "checksum": checksum(tensors, text)}))
             for old in existing(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
         except OSError as error:

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from yozh import spaces
 from yozh.core import Agent, Spec, TimeStep, YozhError, require
-from yozh.files import atomic_write
+from yozh.files import atomic_write, safetensors
 from yozh.settings import LARGEST, build, describe
 
 FORMAT = "yozh-policy-1"
@@ -76,11 +76,9 @@ class Policy:
 
     def save(self, path: str | Path) -> None:
         """Writes weights, statistics and the description of agent and spaces as one safetensors file."""
-        from safetensors.numpy import save
-
         about = {"agent": describe(self.agent), "spec": describe(self.spec), "env": self.env}
         tensors = {name: np.asarray(x) for name, x in _named(self.params)}
-        atomic_write(path, save(tensors, {"format": FORMAT, "policy": json.dumps(about)}))
+        atomic_write(path, safetensors(tensors, {"format": FORMAT, "policy": json.dumps(about)}))
 
     def _read(self, obs: Any) -> tuple[PyTree, bool]:
         """The observation as the space describes it, and whether it is one and not a batch."""
