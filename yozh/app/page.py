@@ -41,6 +41,12 @@ def figure(value: str, name: str, note: str) -> str:
     return f'<div class="figure"><b>{value}</b><span>{name}</span><small>{html.escape(note)}</small></div>'
 
 
+def bar(name: str, share: float, note: str) -> str:
+    """A share of a whole as a bar, `0 <= share <= 1`."""
+    width = f"{100 * min(max(share, 0.0), 1.0):.1f}%"
+    return f'<div class="bar"><span>{html.escape(name)} <small>{html.escape(note)}</small></span><b>{share:.0%}</b><i style="width:{width}"></i></div>'
+
+
 def rows(titles: list[str], rows: list[list[str]]) -> str:
     """A table of HTML cells that scrolls sideways where it must; the first one of a row is its name."""
     top = "".join(f"<th>{h}</th>" for h in titles)

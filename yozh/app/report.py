@@ -38,9 +38,11 @@ def write_report(path: str | Path) -> Path:
     figures = "".join(page.figure(*f) for f in _headline(run))
     body = [
         page.head(title, _subtitle(run), figures, _film(run.path / "policy.gif")),
+        page.warnings([f"at {row['steps']:,} steps: {row['alarm']}" for row in run.others if "alarm" in row]),
         page.section("Learning curve", f'<div class="pair">{_curves(run)}</div>'),
         _evaluation(run),
         _metrics(run),
+        _time(run),
         page.section("Settings", page.card(page.settings(run.config))),
         page.section("Machine and versions", page.card(page.machine(run.config))),
     ]
@@ -102,8 +104,37 @@ def _evaluation(run: RunRecord) -> str:
     return f'<h2>Last evaluation</h2><div class="pair">{drawing}<div class="card">{page.table(rows)}</div></div>'
 
 
+def _time(run: RunRecord) -> str:
+    """Where the time of the run went; of a hosted one, what acting and learning did meanwhile."""
+    summary, saved = run.summary, [row["checkpoint"] for row in run.others if "checkpoint" in row]
+    if not summary:
+        return ""
+    took = [row["took"] for row in run.evaluations if "took" in row]
+    rows = [
+        ("training", page.seconds(summary["train_seconds"])),
+        ("compilation", page.seconds(summary["compile_seconds"])),
+        ("evaluations", f"{page.seconds(sum(took))} for {len(took)}, the last of {run.config['eval_episodes']} episodes"),
+        ("checkpoints", f"training stood still {page.seconds(sum(row['seconds'] for row in saved))} for {len(saved)}"),
+    ]
+    spent: dict[str, float] = {}
+    before = 0.0
+    for row in run.progress:
+        for name in (k for k in row if k.startswith("time_")):
+            spent[name] = spent.get(name, 0.0) + row[name] * (row["seconds"] - before)
+        before = row["seconds"]
+    lanes = {
+        "acting": ("time_acting", "the policy"),
+        "environment": ("time_environment", "stepping it"),
+        "learning": ("time_learning", "from what was acted"),
+        "waiting": ("time_waiting", "of the learner for the actor"),
+    }
+    bars = [page.bar(name, spent[key] / max(before, 1e-9), note) for name, (key, note) in lanes.items() if key in spent]
+    shares = f'<div class="card">{"".join(bars)}</div>' if bars else ""
+    return page.section("Where the time went", f'<div class="pair">{shares}<div class="card">{page.table(rows)}</div></div>')
+
+
 def _metrics(run: RunRecord) -> str:
-    names = dict.fromkeys(k for row in run.progress for k in row if k not in NOT_METRICS)
+    names = dict.fromkeys(k for row in run.progress for k in row if k not in NOT_METRICS and not k.startswith("time_"))
     ordered = [n for n in FIRST if n in names] + sorted(n for n in names if n not in FIRST)
     drawings = [d for name in ordered if (d := charts.small(run.progress, name))]
     cards = "".join(f'<div class="card">{d}</div>' for d in drawings)

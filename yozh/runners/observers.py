@@ -27,7 +27,7 @@ class Observer(Protocol):
         where an episode ended `return_mean`, `length_mean` and `episodes`, and the agent's own metrics."""
 
     def on_evaluation(self, row: dict[str, Any]) -> None:
-        """`row` holds `steps`, `seconds` and `evaluation`: `episodes`, `mean_return`, `std_return`, `ci95`,
+        """`row` holds `steps`, `seconds`, `took` (seconds of the evaluation) and `evaluation`: `episodes`, `mean_return`, `std_return`, `ci95`,
         `mean_length` and `returns`, one of each episode, and `dead_units` where the network has ReLU units."""
 
     def on_alarm(self, row: dict[str, Any]) -> None:

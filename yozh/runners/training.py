@@ -291,7 +291,9 @@ class Training:
         """Measures the policy as it is now, in environments and from a seed of their own; keeps it if it is the best so far."""
         progress = self.progress
         params, seed = self.agent.policy(self.run.state), (self.plan.seed * 1_000_003 + progress.steps) % (2**31 - 1)
+        began = time.perf_counter()
         found = evaluation.evaluate(self.agent, params, self.judge, episodes=episodes, seed=seed)
+        took = round(time.perf_counter() - began, 3)
         progress.evaluated = progress.steps
         if progress.best is None or found["mean_return"] > progress.best:
             progress.best = found["mean_return"]
@@ -299,7 +301,7 @@ class Training:
                 self._policy().save(self.out / "best.safetensors")
         if (dead := self._dead_units()) is not None:
             found["dead_units"] = dead
-        row = {"steps": progress.steps, "seconds": round(progress.train_seconds, 3), "evaluation": found}
+        row = {"steps": progress.steps, "seconds": round(progress.train_seconds, 3), "took": took, "evaluation": found}
         self._tell("on_evaluation", row)
         return found
 
