@@ -379,3 +379,27 @@ def test_the_same_run_writes_the_same_bytes(tmp_path: Path):
         yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=100, eval_episodes=2, out=tmp_path / name)
     files = {(tmp_path / name / "policy.safetensors").read_bytes() for name in ("one", "two", "three")}
     assert len(files) == 1
+
+
+def test_several_actors_share_the_streams():
+    """Each acts for its own; together they are one unroll, and nothing depends on which is quicker."""
+    agent = over(SMALL["ppo"].agent, 400)
+    half = agent.streams // 2
+
+    def run(lag: int) -> tuple[np.ndarray, fused.Metrics]:
+        runner = Hosted(agent, [AsHost(Vectorised(CartPole(), half)), AsHost(Vectorised(CartPole(), half))], lag)
+        state = runner.init(jax.random.key(0))
+        state, metrics = runner.advance(state, 8)
+        runner.close()
+        assert len(np.unique(np.asarray(state.sim.step.obs), axis=0)) == agent.streams
+        return learnt(state), metrics
+
+    for lag in (0, 1):
+        (one, metrics), (again, _) = run(lag), run(lag)
+        assert (one == again).all() and int(metrics.tally.episodes) > 0
+
+
+def test_workers_step_a_run(tmp_path: Path):
+    trained = yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=300, workers=3, eval_episodes=2, out=tmp_path / "run")
+    assert trained.summary["backend"] == "gymnasium" and trained.summary["steps"] >= 300
+    assert yozh.resume(tmp_path / "run", steps=500).summary["status"] == "finished"

@@ -12,6 +12,10 @@ from yozh.environments.declared import Keeping, fields
 from yozh.environments.host import MASK, Boundary, mask_apart, supported, without_mask
 
 
+UNCHECKED = {"disable_env_checker": True}
+"""Gymnasium's checker costs a fifth of a quick step on every step; `yozh doctor` looks closer, once."""
+
+
 class GymnasiumHost:
     """`n` streams of a Gymnasium environment: an id, a function that makes one, or a native vector environment.
 
@@ -95,7 +99,7 @@ def maker(env: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str]:
     import gymnasium
 
     if isinstance(env, str):
-        return lambda: gymnasium.make(env, **options), env
+        return lambda: gymnasium.make(env, **UNCHECKED | options), env
     require(not options, f"a function that makes the environment has its options already: {', '.join(options)}")
     name = getattr(env, "__name__", type(env).__name__)
     if isinstance(env, gymnasium.Env):

@@ -18,7 +18,7 @@ from yozh import spaces
 from yozh.core import Spec, TimeStep, YozhError, require
 from yozh.environments import worker as child
 from yozh.environments.declared import Keeping, fields
-from yozh.environments.gymnasium import extra, maker, registered
+from yozh.environments.gymnasium import UNCHECKED, extra, maker, registered
 from yozh.environments.host import Boundary, mask_apart, supported, without_mask
 from yozh.environments.process import GRACE, Fallen, Misfit, Process
 from yozh.environments.registry import imported
@@ -235,7 +235,7 @@ def _packed(env: Any, options: dict[str, Any]) -> tuple[str, bytes]:
     if isinstance(env, str):
         require(registered(env), f"Gymnasium has no environment {env!r}")
         # the entry itself: what this process registered is not registered in a worker
-        name, make = env, functools.partial(gymnasium.make, gymnasium.spec(env), **options)
+        name, make = env, functools.partial(gymnasium.make, gymnasium.spec(env), **UNCHECKED | options)
     else:
         made = isinstance(env, gymnasium.vector.VectorEnv)
         require(not made, lambda: f"{env} is made already, and workers make their own: give an id or a function")

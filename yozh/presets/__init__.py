@@ -5,10 +5,11 @@ from typing import Any
 from yozh import agents
 from yozh.core import YozhError
 from yozh.presets import a2c, dqn, ppo
+from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
 
-__all__ = ["Preset", "find", "names", "read", "start", "write"]
+__all__ = ["Preset", "find", "names", "rainbow", "read", "start", "write"]
 
 _PRESETS = {
     (kind, env): preset for kind, m in (("a2c", a2c), ("dqn", dqn), ("ppo", ppo)) for env, preset in m.PRESETS.items()

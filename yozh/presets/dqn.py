@@ -1,5 +1,5 @@
 from yozh.agents import DQN, Linear
-from yozh.agents.targets import Soft
+from yozh.agents.targets import Hard, Soft
 from yozh.networks import CNN, Auto
 from yozh.presets.preset import Preset
 
@@ -10,10 +10,11 @@ def _net(*widths: int) -> Auto:
 
 PRESETS = {
     "CartPole-v1": Preset(
-        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.5), torso=_net(128, 128), target=Soft(0.01), batch=64,
-            capacity=50_000, warm_up=1000, update_every=2, double=True, n_step=5),
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.16), torso=_net(256, 256), target=Hard(128), batch=64,
+            capacity=100_000, warm_up=1000, update_every=2, length=256, streams=1, double=True),
         steps=50_000,
-        reached="427, 383, 369, 500, 277 on seeds 100-104 (on 0-4, which chose it: 490, 500, 500, 500, 500) in 2 s each",
+        reached="?",
+        source="rl-zoo3's bouts of 128 updates after 256 steps; double, a smaller learning rate that is annealed",
     ),
     "Acrobot-v1": Preset(
         DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.05, 0.12), torso=_net(128, 128), target=Soft(0.01), batch=64,
@@ -22,8 +23,9 @@ PRESETS = {
         reached="-84, -84, -83, -79, -85 in 3 s each",
     ),
     "LunarLander-v3": Preset(
-        DQN(learning_rate=Linear(1e-3, 1e-5), epsilon=Linear(1.0, 0.02, 0.75), torso=_net(128, 128), target=Soft(0.005), batch=64,
-            capacity=400_000, warm_up=2000, update_every=2, double=True, n_step=3),
+        DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.02, 0.75), torso=_net(128, 128), target=Soft(0.005), batch=64,
+            capacity=400_000, warm_up=2000, update_every=2, double=True, dueling=True, n_step=3, gamma=0.995,
+            normalise_observations=True),
         steps=400_000,
         reached="226, 180, 195, 200, 251 on seeds 100-104 (on 0-4, which chose it: 226, 220, 213, 182, 241) in 27 s each",
     ),

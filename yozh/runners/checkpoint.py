@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -62,7 +63,9 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(about)
-            atomic_write(path, safetensors(tensors, {"format": FORMAT, "about": text, "checksum": checksum(tensors, text)}))
+            atomic_write(
+                path, safetensors(tensors, {"format": FORMAT, "about": text, "checksum": checksum(tensors, text)})
+            )
             for old in existing(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
         except OSError as error:
@@ -129,11 +132,11 @@ def _leaf(like: Any, found: np.ndarray, name: str, path: Path) -> Array:
     dtype, shape = ("uint32", (*like.shape, 2)) if _is_key(like) else (like.dtype, like.shape)
     same = found.dtype == dtype and found.shape == shape
     require(same, lambda: f"{path}: {name} is {found.dtype}{list(found.shape)}, and the run needs {dtype}{list(shape)}")
-    return jax.random.wrap_key_data(found) if _is_key(like) else jax.numpy.asarray(found)
+    return jax.random.wrap_key_data(found) if _is_key(like) else jnp.asarray(found)
 
 
 def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def named(tree: PyTree) -> Iterator[tuple[str, Any]]:

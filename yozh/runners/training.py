@@ -23,6 +23,7 @@ from yozh.runners import checkpoint, evaluation
 from yozh.runners.checkpoint import Checkpoints
 from yozh.runners.fused import QUANTITIES, Fused, Metrics, Run
 from yozh.runners.hosted import Hosted
+from yozh.runners.memory import for_host
 from yozh.runners.observers import Observer, Stop
 from yozh.runners.policy import Policy
 from yozh.settings import describe
@@ -151,8 +152,10 @@ class Training:
         self.eval_every = plan.eval_every or -(-plan.steps // 5)
         require(out is not None or plan.on_nan == "stop", "rolling back needs checkpoints, and these a folder: out=...")
         self.lock: Lock | None = None
-        options = {"workers": plan.workers} if plan.workers else {}
-        self.env = make(env, agent.experience.streams, backend=backend, **options)
+        streams, options = agent.experience.streams, {"workers": plan.workers} if plan.workers else {}
+        self.env = make(env, streams, backend=backend, **options)
+        if isinstance(self.env, BatchedEnv) and not self.env.pure and for_host(agent, self.env.spec) is not None:
+            self.env = make(env, streams, backend=backend, hosted=True)  # for the replay's sake
         jax.eval_shape(lambda: self.agent.init(jax.random.key(0), self.env.spec))  # refuses spaces before compiling
         self.judge = make(env, evaluation.streams(plan.eval_episodes), backend=backend)
         if isinstance(self.env, BatchedEnv):
@@ -185,7 +188,7 @@ class Training:
                 raise YozhError(f"{error}; choose another folder") from None
         if resumed is not None:
             self._restore(*resumed)
-        asked = {"steps": self.plan.steps, "envs": self.env.batch, "eval_every": self.eval_every,
+        asked = {"steps": self.plan.steps, "envs": self.agent.experience.streams, "eval_every": self.eval_every,
                  "eval_episodes": self.plan.eval_episodes, "lag": getattr(self.runner, "lag", 0)}  # fmt: skip
         since = {"resumed": dataclasses.asdict(self.progress)} if resumed is not None else {}
         self._tell(
