@@ -27,6 +27,8 @@ PUREJAXRL = {
     "NUM_STEPS": 128, "UPDATE_EPOCHS": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2, "ENT_COEF": 0.01,
     "VF_COEF": 0.5, "MAX_GRAD_NORM": 0.5, "ANNEAL_LR": True, "DEBUG": False,
 }  # fmt: skip
+ZOO_PPO = dict(threads=1, env="LunarLander-v3", n_envs=16, n_steps=1024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98,
+               ent_coef=0.01, learning_rate=3e-4)  # fmt: skip
 
 CASES = {
     "ppo-cartpole-rejax": Case(
@@ -58,6 +60,24 @@ CASES = {
              gradient_steps=-1, target_update_interval=250, exploration_fraction=0.12, exploration_final_eps=0.1,
              policy_kwargs=dict(net_arch=[256, 256])),
         6.0, 60_000, 10_000, "Yozh runs 8 streams and learns 8 times after a step of all, SB3 4 times after 4. " + RESETS,
+    ),
+    "dqn-lander-hosted": Case(
+        "dqn-lander-hosted", "sb3_dqn", "sb3", dict(threads=1),
+        6.0, 100_000, 20_000, "Plain Gymnasium on both sides. Yozh runs 16 streams, SB3 one. " + RESETS,
+    ),
+    "ppo-lander-hosted-sb3": Case(
+        "ppo-lander-hosted", "sb3_ppo", "sb3", ZOO_PPO | dict(library="stable_baselines3"),
+        4.0, 200_000, 60_000, "Plain Gymnasium on both sides. " + RESETS,
+    ),
+    "ppo-lander-hosted-sbx": Case(
+        "ppo-lander-hosted", "sb3_ppo", "sbx", ZOO_PPO | dict(library="sbx"),
+        2.5, 200_000, 60_000, "Plain Gymnasium on both sides. " + RESETS,
+    ),
+    "ppo-cheetah-hosted": Case(
+        "ppo-cheetah-hosted", "sb3_ppo", "sb3",
+        dict(threads=1, library="stable_baselines3", env="HalfCheetah-v5", n_envs=1, n_steps=2048, batch_size=64, n_epochs=10,
+             learning_rate=3e-4),
+        3.0, 80_000, 10_000, "SB3's defaults. Yozh runs 8 streams of 256 steps, SB3 one of 2,048. " + RESETS,
     ),
 }  # fmt: skip
 COLD_START = "cold-start"

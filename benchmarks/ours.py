@@ -8,11 +8,13 @@ import jax
 
 from yozh import environments
 from yozh.agents import DQN, PPO, Linear
+from yozh.agents.estimators import GAE
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard
-from yozh.core import Agent
+from yozh.core import Agent, BatchedEnv
 from yozh.networks.torsos import MLP
 from yozh.runners.fused import Fused
+from yozh.runners.hosted import Hosted
 
 
 def ppo(**settings) -> PPO:
@@ -21,25 +23,33 @@ def ppo(**settings) -> PPO:
     return PPO(**common | settings)
 
 
-def agents() -> dict[str, tuple[Agent, str]]:
+def agents() -> dict[str, tuple[Agent, str, str | None]]:
+    """Agent, environment and backend (the fastest if `None`) of each side."""
     cartpole = dict(torso=MLP((64, 64), "tanh"), streams=4, minibatches=4)
     decayed = ppo(learning_rate=Linear(2.5e-4, 0.0), **cartpole)
     constant = ppo(learning_rate=2.5e-4, adam_epsilon=1e-8, **cartpole)
     breakout = ppo(learning_rate=Linear(5e-3, 0.0), torso=MLP((64, 64), "relu"), streams=64, minibatches=8)
     zoo = DQN(learning_rate=6.3e-4, torso=MLP((256, 256), "relu", "uniform"), batch=128, capacity=50_000, warm_up=0,
               update_every=1, target=Hard(250), epsilon=Linear(1.0, 0.1, 0.12))  # fmt: skip
+    lander = PPO(learning_rate=3e-4, gamma=0.999, estimator=GAE(0.98), entropy_coefficient=0.01, epochs=4, streams=16,
+                 length=1024, minibatches=256)  # fmt: skip
+    cheetah = PPO(learning_rate=3e-4, epochs=10, streams=8, length=256, minibatches=32)
     return {
-        "ppo-cartpole": (decayed, "CartPole-v1"),
-        "ppo-cartpole-constant": (constant, "CartPole-v1"),
-        "ppo-breakout": (breakout, "Breakout-MinAtar"),
-        "dqn-lander": (DQN(streams=16), "LunarLander-v3"),
-        "dqn-lander-zoo": (zoo, "LunarLander-v3"),
+        "ppo-cartpole": (decayed, "CartPole-v1", None),
+        "ppo-cartpole-constant": (constant, "CartPole-v1", None),
+        "ppo-breakout": (breakout, "Breakout-MinAtar", None),
+        "dqn-lander": (DQN(streams=16), "LunarLander-v3", None),
+        "dqn-lander-zoo": (zoo, "LunarLander-v3", None),
+        "dqn-lander-hosted": (DQN(streams=16, length=4), "LunarLander-v3", "gymnasium"),
+        "ppo-lander-hosted": (lander, "LunarLander-v3", "gymnasium"),
+        "ppo-cheetah-hosted": (cheetah, "HalfCheetah-v5", "gymnasium"),
     }
 
 
-def build(name: str, steps: int) -> Fused:
-    agent, env = agents()[name]
-    return Fused(over(agent, steps), environments.make(env, agent.experience.streams))
+def build(name: str, steps: int) -> Fused | Hosted:
+    agent, env, backend = agents()[name]
+    agent, made = over(agent, steps), environments.make(env, agent.experience.streams, backend=backend)
+    return Fused(agent, made) if isinstance(made, BatchedEnv) else Hosted(agent, made, min(1, agent.experience.max_lag))
 
 
 def main(name: str, steps: int) -> None:
@@ -56,7 +66,9 @@ def main(name: str, steps: int) -> None:
     seconds = time.perf_counter() - began
     done, episodes = int(run.state.counts.steps) - before, max(int(metrics.tally.episodes), 1)
     print(json.dumps({"steps": done, "seconds": seconds, "compile_seconds": compiled,
-                      "updates": int(run.state.counts.updates), "return": float(metrics.tally.returns) / episodes}))  # fmt: skip
+                      "updates": int(run.state.counts.updates), "return": float(metrics.tally.returns) / episodes,
+                      **({"spent": runner.seconds} if isinstance(runner, Hosted) else {})}))  # fmt: skip
+    runner.close()
 
 
 if __name__ == "__main__":
