@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from yozh.agents import A2C, DQN, PPO, Constant, Linear
+from yozh.agents.backups import Munchausen
 from yozh.agents.estimators import GAE, NStep
+from yozh.agents.sampling import Prioritised
+from yozh.agents.scales import Clipped, PopArt
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard, Soft
+from yozh.agents.values import C51
 from yozh.core import Agent, BatchedEnv, Env
 from yozh.environments.batched import Vectorised
 from yozh.networks import GRU, LSTM, Auto
@@ -31,7 +35,12 @@ class Small:
     probe: Agent
     """Settings under which the probes are learnt in seconds."""
     continuous: bool = True
+    """Whether it takes MultiDiscrete, MultiBinary and Box actions too."""
     recurrent: bool = True
+    lacks: tuple[str, ...] = ()
+    """Features of `support.FEATURES` that it refuses besides."""
+    medley: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings, beside those of `probe`, under which all of `Medley` is learnt at once."""
     stores_policy: bool = True
     """Whether unrolls carry the log-probability of their actions."""
 
@@ -43,11 +52,13 @@ SMALL: dict[str, Small] = {
         {"estimator": NStep(3), "torso": Auto((8,)), "core": GRU(8), "shared": True, "squash": True,
          "normalise_observations": False, "scale_rewards": False, "streams": 4, "length": 4},
         A2C(learning_rate=1e-2, torso=NET, streams=16, length=5, gamma=0.9),
+        medley={"length": 8, "estimator": GAE(0.95), "entropy_coefficient": 0.01},
     ),
     "dqn": Small(
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
             target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
-        {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "huber": False, "n_step": 2,
+        {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "n_step": 2, "values": C51(0.0, 20.0, 11),
+         "backup": Munchausen(), "replay": Prioritised(), "reward": Clipped(0.5), "scale": PopArt(0.1), "noisy": True,
          "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4, "length": 6},
         DQN(learning_rate=1e-2, torso=NET, streams=8, batch=64, capacity=2000, warm_up=100, update_every=8, gamma=0.9,
             target=Hard(20), epsilon=Constant(0.5)),

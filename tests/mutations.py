@@ -16,6 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RETURNS, LOSSES, DISTRIBUTIONS = "yozh/returns.py", "yozh/losses.py", "yozh/distributions.py"
 A, B, C = "tests/test_returns.py::", "tests/test_losses.py::", "tests/test_distributions.py::"
 
+PRIORITISED, VALUES, BACKUPS, DQN = (
+    "yozh/stores/prioritised.py", "yozh/agents/values.py", "yozh/agents/backups.py", "yozh/agents/dqn.py",
+)  # fmt: skip
+P, V, N, D = (
+    "tests/test_prioritised.py::", "tests/test_values.py::", "tests/test_noisy.py::", "tests/test_dqn_parts.py::",
+)  # fmt: skip
+
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_endless_reward_under_a_time_limit"),
@@ -54,10 +61,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (LOSSES, "jnp.maximum(squared(value", "jnp.minimum(squared(value", B + "test_clipped_value"),
     (LOSSES, "jnp.argmax(q_t_selector", "jnp.argmax(q_t_value", B + "test_q_targets"),
     (LOSSES, "discount_t * jnp.max(", "discount_t * jnp.min(", B + "test_q_targets"),
-    (LOSSES, "* z - support[0])", "* z + support[0])", B + "test_project_categorical"),
+    (LOSSES, "(worth - support[0])", "(worth + support[0])", B + "test_project_categorical"),
     (LOSSES, "clip(where, 0.0, n - 1.0)", "clip(where, 0.0, n - 0.0)", B + "test_projection_keeps_mass_and_mean"),
     (LOSSES, "(error < 0)", "(error > 0)", B + "test_quantile_huber_finds_quantiles"),
-    (LOSSES, "jnp.sum(jnp.mean(side", "jnp.mean(jnp.mean(side", B + "test_quantile_huber"),
+    (LOSSES, "jnp.sum(jnp.mean(loss", "jnp.mean(jnp.mean(loss", B + "test_quantile_huber"),
     (DISTRIBUTIONS, "(logits.dtype).min)", "(logits.dtype).max)", C + "test_masked_equals_the_legal_choices_alone"),
     (DISTRIBUTIONS, "jnp.finfo(logits.dtype).min)", "-jnp.inf)",
      C + "test_masked_gradients_are_finite_and_zero_for_the_illegal"),
@@ -91,6 +98,45 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (DISTRIBUTIONS, "-edge, edge)", "-1.0, 1.0)", C + "test_tanh_normal_far_out_stays_finite"),
     (DISTRIBUTIONS, "self.mean + jnp.exp(self.log_std) * jax", "self.mean + jnp.exp(2 * self.log_std) * jax",
      C + "test_continuous_samples_have_the_density"),
+    (LOSSES, "jnp.sum(loss * chance", "jnp.mean(loss + 0 * chance", V + "test_lessons_are_least_for_the_target_itself"),
+    (LOSSES, "- 1.0) + epsilon * x", "- 1.0)", V + "test_squash_and_back"),
+    (LOSSES, "root = 2.0 * far", "root = far", V + "test_squash_and_back"),
+    (PRIORITISED, " & ~ring.steps[0].last[moment]", " & True", P + "test_windows_that_begin_at_an_end_are_never_drawn"),
+    (PRIORITISED, "(age <= ring.filled)", "(age <= moments)", P + "test_what_is_there_is_what_replay_has"),
+    (PRIORITISED, "(age >= self.window)", "(age > 0)", P + "test_what_is_there_is_what_replay_has"),
+    (PRIORITISED, "length + self.window, moments", "length, moments", P + "test_what_is_there_is_what_replay_has"),
+    (PRIORITISED, "x**self.alpha", "x", P + "test_frequencies"),
+    (PRIORITISED, "drawn.ravel(), state.largest", "drawn.ravel(), 1.0",
+     P + "test_new_windows_have_the_largest_priority_so_far"),
+    (PRIORITISED, "(windows * state", "(1.0 * state", P + "test_weights_make_the_mean_that_of_uniform_draws"),
+    (PRIORITISED, "FLOOR)[first]", "FLOOR)", P + "test_one_window_twice_in_a_batch_takes_its_first_priority"),
+    (PRIORITISED, "changed * STALE >= ", "changed * STALE < 0 * ", P + "test_stale_ranks_are_looked_up_anew"),
+    ("yozh/stores/sums.py", "reach - block", "reach", P + "test_sums_find_numbers_as_often_as_they_are_large"),
+    ("yozh/stores/sums.py", "[place].sum(-1)", "[place].max(-1)", P + "test_sums_find_numbers_as_often_as_they_are_large"),
+    ("yozh/stores/ranks.py", "0.5 * (self.counts + 1)", "1.0 * (self.counts + 1)", P + "test_ranks_are_exact_and_ties_share_their_mean"),
+    ("yozh/stores/ranks.py", "add(-(once", "add(0 * (once", P + "test_ranks_are_exact_and_ties_share_their_mean"),
+    ("yozh/agents/sampling.py", "weight / jnp.max(weight)", "weight", D + "test_importance_weights"),
+    (VALUES, "loss - entropy", "loss", V + "test_lessons_are_least_for_the_target_itself"),
+    (VALUES, "(target.worth < self.low) | ", "", V + "test_lessons_are_least_for_the_target_itself"),
+    (VALUES, "target.mean()[..., None]", "target.worth[..., :1]", V + "test_lessons_are_least_for_the_target_itself"),
+    (VALUES, "discount[..., None] * self.worth", "self.worth", D + "test_values_come_out_true"),
+    ("yozh/agents/risks.py", "level / self.alpha", "level * self.alpha", V + "test_risks"),
+    ("yozh/agents/risks.py", "(level) - self.eta", "(level) + self.eta", V + "test_risks"),
+    ("yozh/agents/risks.py", "mean - self.k", "mean + self.k", V + "test_risks"),
+    (BACKUPS, "self.share * jnp.clip", "jnp.clip", V + "test_munchausen_by_hand"),
+    (BACKUPS, "mixed(policy, -log_policy)", "mixed(policy, log_policy)", V + "test_munchausen_by_hand"),
+    (BACKUPS, "-1e4 * self.temperature", "-jnp.inf", V + "test_munchausen_never_counts_what_is_not_legal"),
+    (BACKUPS, "        return greedy", "        return jnp.ones_like(greedy)", V + "test_retrace_and_peng_by_hand"),
+    ("yozh/networks/popart.py", "new_mean) / new_sigma", "new_mean) / old_sigma",
+     V + "test_popart_moves_its_scale_and_not_its_answers"),
+    ("yozh/networks/noisy.py", "jnp.sign(x) * jnp.sqrt(jnp.abs(x))", "x", N + "test_factorised_noise"),
+    ("yozh/networks/noisy.py", "jax.random.fold_in(key, i)", "key", N + "test_layers_draw_apart_from_each_other"),
+    ("yozh/networks/heads.py", "advantage.mean(0,", "advantage.mean(1,",
+     V + "test_dueling_advantages_have_mean_zero_for_each_number"),
+    (DQN, "self.scale.encode(net, known.worth)", "known.worth", D + "test_values_come_out_true"),
+    (DQN, "self.reward(batch.step.reward)", "batch.step.reward", D + "test_what_is_told_and_what_is_learnt"),
+    (DQN, "        if explore:", "        if True:", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
+    (DQN, "or self.noisy is not None", "", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
 ]  # fmt: skip
 
 

@@ -90,31 +90,56 @@ def double_q_target(
     return reward_t + discount_t * select(q_t_value, jnp.argmax(q_t_selector, -1))
 
 
+def project(support: Float[Array, " n"], worth: Float[Array, "*b m"], chance: Float[Array, "*b m"]) -> Float[Array, "*b n"]:  # fmt: skip
+    """`p_i = sum_j [1 - |clip(y_j, z_min, z_max) - z_i| / dz]_0^1 c_j` on evenly spaced atoms `z`, of returns `y` with chances `c`.
+
+    Bellemare et al. 2017, eq. 7. Keeps the mass, and the mean where no return is clipped.
+    `support [n]`, `worth` and `chance` `[*b, m]`, `-> [*b, n]`.
+    """
+    n = len(support)
+    # in units of dz counted from z_min, where the two shares of a return add up to 1 without rounding
+    where = (worth - support[0]) / (support[-1] - support[0]) * (n - 1)
+    where = jnp.clip(where, 0.0, n - 1.0)[..., None, :]
+    atom = jax.lax.broadcasted_iota(support.dtype, (*worth.shape[:-1], n, 1), worth.ndim - 1)
+    return jnp.sum(jnp.clip(1.0 - jnp.abs(where - atom), 0.0) * chance[..., None, :], -1)
+
+
 def project_categorical(
     support: Float[Array, " n"], probs: Float[Array, "*b n"], reward_t: Batch, discount_t: Batch
 ) -> Float[Array, "*b n"]:
-    """`m_i = sum_j [1 - |clip(r + gamma z_j, z_min, z_max) - z_i| / dz]_0^1 p_j` on evenly spaced atoms `z`.
+    """`project` of the returns `r + gamma z_j` (Bellemare et al. 2017, algorithm 1).
 
-    Bellemare et al. 2017, eq. 7 and algorithm 1. Keeps the mass, and the mean where no atom is clipped.
     `support [n]`, `probs [*b, n]` of the next state, `-> [*b, n]`.
     """
-    n = len(support)
     z = jnp.expand_dims(support, tuple(range(reward_t.ndim)))
-    # in units of dz counted from z_min, where an atom's two shares add up to 1 without rounding
-    where = (reward_t[..., None] + discount_t[..., None] * z - support[0]) / (support[-1] - support[0]) * (n - 1)
-    where = jnp.clip(where, 0.0, n - 1.0)[..., None, :]
-    atom = jax.lax.broadcasted_iota(support.dtype, (*reward_t.shape, n, 1), reward_t.ndim)
-    return jnp.sum(jnp.clip(1.0 - jnp.abs(where - atom), 0.0) * probs[..., None, :], -1)
+    return project(support, reward_t[..., None] + discount_t[..., None] * z, probs)
 
 
 def quantile_huber(
-    quantile: Float[Array, "*b n"], target: Float[Array, "*b m"], tau: Float[Array, "*b n"], kappa: Number = 1.0
+    quantile: Float[Array, "*b n"],
+    target: Float[Array, "*b m"],
+    tau: Float[Array, "*b n"],
+    kappa: Number = 1.0,
+    chance: Float[Array, "*b m"] | None = None,
 ) -> Batch:
     """`sum_i E_j rho_{tau_i}(target_j - quantile_i)`, `rho_tau(u) = |tau - 1{u < 0}| L_kappa(u)`, L the Huber loss.
 
     Dabney et al. 2018, eqs. 9 and 10, and algorithm 1 (kappa 1; IQN divides by kappa).
-    `quantile` and `tau` are `[*b, n]`, `target` is `[*b, m]`.
+    `quantile` and `tau` are `[*b, n]`, `target` is `[*b, m]`, and so is `chance`, 1/m each unless given.
     """
     error = target[..., None, :] - quantile[..., :, None]
     side = jnp.abs(tau[..., None] - (error < 0).astype(tau.dtype))
-    return jnp.sum(jnp.mean(side * huber(jnp.zeros_like(error), error, kappa), -1), -1)
+    loss = side * huber(jnp.zeros_like(error), error, kappa)
+    return jnp.sum(jnp.mean(loss, -1) if chance is None else jnp.sum(loss * chance[..., None, :], -1), -1)
+
+
+def squash(x: Batch, epsilon: Number) -> Batch:
+    """`h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x`: large returns on a small scale (Pohlen et al. 2018, section 3.2)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + epsilon * x
+
+
+def unsquash(x: Batch, epsilon: Number) -> Batch:
+    """The `y` with `h(y) = x`; the root of the quadratic equation is taken without cancellation, so that epsilon may be 0."""
+    far = jnp.abs(x) + 1.0 + epsilon
+    root = 2.0 * far / (jnp.sqrt(1.0 + 4.0 * epsilon * far) + 1.0)
+    return jnp.sign(x) * (jnp.square(root) - 1.0)

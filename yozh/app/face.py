@@ -62,6 +62,7 @@ def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int |
         name, (agent, usual) = agent, presets.start(agent, env)
         steps = usual if steps is None else steps
     else:
+        assert isinstance(agent, Agent), "a path has been read"
         name = next((n for n, cls in agents.names().items() if type(agent) is cls), type(agent).__name__)
     if steps is None:
         raise YozhError("say how long to train: steps=100_000")

@@ -113,7 +113,10 @@ def _time(run: RunRecord) -> str:
     rows = [
         ("training", page.seconds(summary["train_seconds"])),
         ("compilation", page.seconds(summary["compile_seconds"])),
-        ("evaluations", f"{page.seconds(sum(took))} for {len(took)}, the last of {run.config['eval_episodes']} episodes"),
+        (
+            "evaluations",
+            f"{page.seconds(sum(took))} for {len(took)}, the last of {run.config['eval_episodes']} episodes",
+        ),
         ("checkpoints", f"training stood still {page.seconds(sum(row['seconds'] for row in saved))} for {len(saved)}"),
     ]
     spent: dict[str, float] = {}
@@ -130,7 +133,9 @@ def _time(run: RunRecord) -> str:
     }
     bars = [page.bar(name, spent[key] / max(before, 1e-9), note) for name, (key, note) in lanes.items() if key in spent]
     shares = f'<div class="card">{"".join(bars)}</div>' if bars else ""
-    return page.section("Where the time went", f'<div class="pair">{shares}<div class="card">{page.table(rows)}</div></div>')
+    return page.section(
+        "Where the time went", f'<div class="pair">{shares}<div class="card">{page.table(rows)}</div></div>'
+    )
 
 
 def _metrics(run: RunRecord) -> str:

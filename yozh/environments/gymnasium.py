@@ -11,7 +11,6 @@ from yozh.core import Spec, TimeStep, YozhError, require
 from yozh.environments.declared import Keeping, fields
 from yozh.environments.host import MASK, Boundary, mask_apart, supported, without_mask
 
-
 UNCHECKED = {"disable_env_checker": True}
 """Gymnasium's checker costs a fifth of a quick step on every step; `yozh doctor` looks closer, once."""
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from yozh.core import Env, Spec, TimeStep, restart, static, transition
+from yozh.core import Env, Spec, TimeStep, require, restart, static, transition
 from yozh.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 SIGN = Box((1,), -1.0, 1.0)
@@ -223,6 +223,78 @@ class Endless(Env):
         t = state + 1
         over = t >= self.limit
         return t, transition(jnp.ones((1,)), 1.0, terminated=over & self.ends, truncated=over)
+
+
+_CHOICES = {"discrete": (4,), "several": (2, 3), "bits": (1, 1), "continuous": ()}
+
+
+class Medley(Env):
+    """Two bits are seen and must be said, which takes as many parts of an agent as are switched on: 1 for both, else 0.
+
+    A vector shows them as two signs, with `image` the halves of a picture; with `dict` a Discrete shows the first bit, a
+    vector or picture the second. With `memory` the first bit is only shown in the first of three steps, and the last action
+    counts. With `mask` every choice is there twice, and which of the two is legal at this step only the mask tells; an
+    illegal one costs 1. `action` is discrete (one of 4), several (one of 2, one of 3), bits, or continuous (in [-1, 1],
+    the signs halved: 1 less twice the squared distance). Whoever ignores one part earns 1/2 at best.
+    """
+
+    dict: bool = static(False)
+    image: bool = static(False)
+    mask: bool = static(False)
+    memory: bool = static(False)
+    action: str = static("discrete")
+
+    def __check_init__(self) -> None:
+        require(self.action in _CHOICES, f"Medley: action is {', '.join(_CHOICES)}, not {self.action!r}")
+        require(not (self.mask and self.action == "continuous"), "Medley: no mask forbids continuous actions")
+
+    @property
+    def spec(self) -> Spec:
+        view, n = Box((4, 4, 1), 0.0, 255.0, "uint8") if self.image else Box((2,), -1.0, 1.0), 1 + self.mask
+        kinds = {"discrete": Discrete(4 * n), "several": MultiDiscrete((2 * n, 3 * n)), "bits": MultiBinary(2 * n)}
+        action = kinds.get(self.action, Box((2,), -1.0, 1.0))
+        return Spec(Dict.of({"first": Discrete(3), "view": view}) if self.dict else view, action, self.mask)
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        signs, legal, extras = self._draw(key)
+        return (signs, legal, jnp.zeros((), jnp.int32)), restart(self._show(signs), extras)
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        signs, legal, t = state[0], state[1], state[2] + 1
+        over = t >= (3 if self.memory else 1)
+        reward = jnp.where(over, self._worth(signs, action), 0.0)
+        if self.mask:
+            reward = jnp.where(jnp.any(self._chosen(action, 2) & ~legal), -1.0, reward)
+        fresh, legal, extras = self._draw(key)
+        signs = jnp.stack([signs[0], fresh[1]])
+        return (signs, legal, t), transition(self._show(signs.at[0].set(0.0)), reward, terminated=over, extras=extras)
+
+    def _draw(self, key: Key[Array, ""]) -> PyTree:
+        """Signs, the mask, and the step's extras."""
+        coin = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(sum(_CHOICES[self.action]),))
+        legal = jnp.stack([coin, ~coin], -1).ravel()
+        return jax.random.rademacher(key, (2,), jnp.float32), legal, {"legal": legal} if self.mask else {}
+
+    def _show(self, signs: Float[Array, "2"]) -> PyTree:
+        view = jnp.stack([signs[1], signs[1]]) if self.dict else signs
+        if self.image:
+            view = jnp.broadcast_to(jnp.repeat(127.5 * (view + 1.0), 2)[:, None], (4, 4, 1)).astype(jnp.uint8)
+        return {"first": (signs[0] + 1.0).astype(jnp.int32), "view": view} if self.dict else view
+
+    def _worth(self, signs: Float[Array, "2"], action: Array) -> Float[Array, ""]:
+        if self.action == "continuous":
+            return 1.0 - 2.0 * jnp.sum((action - signs / 2) ** 2)
+        first, second = (signs > 0).astype(jnp.int32)
+        right = 2 * first + second if self.action == "discrete" else jnp.stack([first, second])
+        said = self._chosen(action, 1 + self.mask).reshape(-1, 1 + self.mask).any(-1)
+        return jnp.all(said == self._chosen(right, 1)).astype(jnp.float32)
+
+    def _chosen(self, action: Array, copies: int) -> Bool[Array, " n"]:
+        """Every choice there is, each so many times, True where it was made."""
+        if self.action == "bits":
+            return action > 0
+        made = zip(_CHOICES[self.action], jnp.atleast_1d(action), strict=True)
+        return jnp.concatenate([jnp.arange(n * copies) == a for n, a in made])
 
 
 def _sign(key: Key[Array, ""]) -> Float[Array, "1"]:

@@ -21,6 +21,7 @@ PURE: dict[str, Callable[..., Env]] = {
     "CartPole-v1": CartPole,
     "Catch": Catch,
     "Endless": probes.Endless,
+    "Medley": probes.Medley,
     "Pendulum-v1": Pendulum,
     "Recall": probes.Recall,
 }

@@ -60,16 +60,23 @@ class PolicyHead(eqx.Module):
 
 
 class QHead(eqx.Module):
-    """The values of all actions; dueling: `Q(s, a) = V(s) + A(s, a) - mean_b A(s, b)` (Wang et al. 2016, eq. 9)."""
+    """The values of all actions, or some numbers for each; dueling: `Q(s, a) = V(s) + A(s, a) - mean_b A(s, b)` (Wang et al.
+    2016, eq. 9), number by number."""
 
     advantage: eqx.nn.Linear
     value: eqx.nn.Linear | None
+    outputs: int | None = eqx.field(static=True)
 
-    def __init__(self, actions: int, features: int, key: Key[Array, ""], *, init: str, dueling: bool):
+    def __init__(self, actions: int, features: int, key: Key[Array, ""], *, init: str, dueling: bool, outputs: int | None = None):  # fmt: skip
+        """`outputs`: numbers for each action."""
         a, v = jax.random.split(key)
-        self.advantage = linear(features, actions, a, init=init, gain=1.0)
-        self.value = linear(features, 1, v, init=init, gain=1.0) if dueling else None
+        self.advantage = linear(features, actions * (outputs or 1), a, init=init, gain=1.0)
+        self.value = linear(features, outputs or 1, v, init=init, gain=1.0) if dueling else None
+        self.outputs = outputs
 
-    def __call__(self, x: Float[Array, " features"]) -> Float[Array, " actions"]:
-        advantage = self.advantage(x)
-        return advantage if self.value is None else self.value(x) + advantage - advantage.mean(keepdims=True)
+    def __call__(self, x: Float[Array, " features"]) -> Float[Array, "actions *outputs"]:
+        shape = (-1,) if self.outputs is None else (-1, self.outputs)
+        advantage = self.advantage(x).reshape(shape)
+        if self.value is None:
+            return advantage
+        return self.value(x).reshape(shape) + advantage - advantage.mean(0, keepdims=True)

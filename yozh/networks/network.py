@@ -107,16 +107,17 @@ class ActorCritic(Network):
 
 
 class QNetwork(Network):
-    """The value of every action."""
+    """The value of every action, or some numbers for each."""
 
     trunk: Trunk
     head: QHead
 
     def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *,
-                 actions: int, dueling: bool, init: str = "uniform"):  # fmt: skip
+                 actions: int, dueling: bool, outputs: int | None = None, init: str = "uniform"):  # fmt: skip
+        """`outputs`: numbers for each action; the answer is then `[actions, outputs]`."""
         t, h = jax.random.split(key)
         self.trunk = Trunk(torso, core, spec, t)
-        self.head = QHead(actions, self.trunk.size(spec), h, init=init, dueling=dueling)
+        self.head = QHead(actions, self.trunk.size(spec), h, init=init, dueling=dueling, outputs=outputs)
 
     def embed(self, obs: PyTree) -> Array:
         return self.trunk.torso(obs)
@@ -124,12 +125,18 @@ class QNetwork(Network):
     def recur(self, x: Array, memory: PyTree) -> tuple[Array, PyTree]:
         return self.trunk.recur(x, memory)
 
-    def read(self, x: Array, legal: Bool[Array, " n"] | None) -> Float[Array, " actions"]:
-        q = self.head(x)
-        return q if legal is None else masked(q, legal)
+    def read(self, x: Array, legal: Bool[Array, " n"] | None) -> Float[Array, "actions *outputs"]:
+        return masked_values(self.head(x), legal)
 
     def initial_memory(self) -> PyTree:
         return self.trunk.initial_memory()
+
+
+def masked_values(q: Float[Array, "actions *outputs"], legal: Bool[Array, " actions"] | None) -> Float[Array, "actions *outputs"]:  # fmt: skip
+    """What the head says of the legal actions, and the lowest number there is for the others."""
+    if legal is None:
+        return q
+    return masked(q, jnp.broadcast_to(legal.reshape(-1, *[1] * (q.ndim - 1)), q.shape))
 
 
 def forward(net: Network, obs: PyTree, memory: PyTree, first: Bool[Array, " B"], legal: Bool[Array, "B n"] | None = None) -> tuple[PyTree, PyTree]:  # fmt: skip

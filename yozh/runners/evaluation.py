@@ -23,7 +23,7 @@ class Episodes(eqx.Module):
     done: Int[Array, " B"]
 
 
-def streams(episodes: int, limit: int = 20) -> int:
+def streams(episodes: int, limit: int = 10) -> int:
     """How many streams share the episodes evenly: the largest divisor up to the limit, or the limit."""
     even = max(n for n in range(1, min(episodes, limit) + 1) if episodes % n == 0)
     return even if even > limit // 4 else min(episodes, limit)

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from yozh.core import Agent, HostEnv, Spec, TimeStep, Unroll, require
 from yozh.runners import fused

@@ -1,0 +1,179 @@
+"""DQN's parts inside of DQN: they combine, each number counts, values come out true, and nonsense is refused."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.contract import SMALL, STEPS, batched, learnt, train, vary
+from tests.test_contract import returns, values
+from yozh import presets
+from yozh.agents import DQN, Linear
+from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace
+from yozh.agents.risks import CVaR, MeanVariance, Wang
+from yozh.agents.sampling import Prioritised, Uniform
+from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scaled, Squashed
+from yozh.agents.schedules import Counts, over
+from yozh.agents.values import C51, Expected, ImplicitQuantile, QuantileRegression
+from yozh.core import YozhError
+from yozh.environments import probes
+from yozh.environments.classic import CartPole
+from yozh.networks import MLP
+from yozh.networks.noisy import Factorised, Independent
+from yozh.runners import fused
+from yozh.settings import build, describe
+
+BETA = Linear(0.4, 1.0, 0.8)
+
+TOGETHER: dict[str, dict[str, Any]] = {
+    "c51": dict(values=C51(0.0, 4.0, 11, CVaR(0.5)), replay=Prioritised(0.6, BETA), reward=Clipped(0.5), noisy=Factorised(0.5),
+                scale=Squashed(0.01), double=True, dueling=True, n_step=3),
+    "quantiles": dict(values=QuantileRegression(8, 0.5, Wang(-0.5)), backup=Munchausen(0.3, 0.9, -0.1), scale=PopArt(0.1),
+                      reward=Scaled(0.5), replay=Prioritised(0.6, BETA, "rank"), dueling=True, n_step=2),
+    "implicit": dict(values=ImplicitQuantile(8, 16, 0.5, MeanVariance(0.5)), noisy=Independent(0.1), double=True),
+    "retrace": dict(backup=Retrace(0.9), n_step=4, scale=PopArt(0.1), replay=Prioritised(0.6, BETA), double=True),
+    "peng": dict(backup=Peng(0.7), n_step=4, scale=Squashed(0.01)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n != "c51" else ()) for n in TOGETHER])
+def test_no_dead_number_in_any_part(name: str):
+    agent = over(dataclasses.replace(SMALL["dqn"].agent, **TOGETHER[name]), STEPS)
+    env = batched(agent, CartPole())
+    paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(agent)]
+    if agent.noisy is not None:
+        paths = [p for p in paths if ".epsilon" not in jax.tree_util.keystr(p[:1])]
+    change = lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.integer) else x * 0.7 + 0.01  # noqa: E731
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), agent, *[vary(agent, p, change) for p in paths])
+
+    @jax.jit
+    @jax.vmap
+    def run(agent: DQN) -> jax.Array:
+        start = fused.init(agent, env, jax.random.key(0))
+        done, _ = fused.advance(agent, env, start, jnp.int32(100))
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(done.state.net)])
+
+    weights = np.asarray(run(stacked))
+    assert np.isfinite(weights).all()
+    dead = [jax.tree_util.keystr(p) for p, w in zip(paths, weights[1:], strict=True) if np.abs(w - weights[0]).max() < 1e-7]  # fmt: skip
+    assert not dead, f"these change nothing: {dead}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"values": Expected()}, {"values": Expected(False)}),
+        ({"values": C51(0.0, 5.0, 11)}, {"values": C51(0.0, 5.0, 12)}),
+        ({"values": ImplicitQuantile(8)}, {"values": ImplicitQuantile(9)}),
+        ({"values": ImplicitQuantile(8, 16)}, {"values": ImplicitQuantile(8, 17)}),
+        ({"replay": Prioritised()}, {"replay": Prioritised(kind="rank")}),
+        ({"noisy": Factorised(0.1)}, {"noisy": Independent(0.1)}),
+        ({"backup": Greedy(), "n_step": 3}, {"backup": Peng(), "n_step": 3}),
+    ],
+)
+def test_no_dead_structure_in_any_part(one: dict[str, Any], other: dict[str, Any]):
+    two = [learnt(train(dataclasses.replace(SMALL["dqn"].agent, **x), CartPole(), 60)[0]) for x in (one, other)]
+    assert two[0].shape != two[1].shape or np.abs(two[0] - two[1]).max() > 1e-7
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "c51": dict(values=C51(-0.5, 1.5, 21)),
+    "quantiles": dict(values=QuantileRegression(16)),
+    "implicit": dict(values=ImplicitQuantile(16, 16)),
+    "prioritised": dict(replay=Prioritised()),
+    "ranked": dict(replay=Prioritised(0.7, 1.0, "rank")),
+    "retrace": dict(backup=Retrace(), n_step=3),
+    "squashed": dict(scale=Squashed()),
+    "popart": dict(scale=PopArt(0.01)),
+    "all": dict(values=QuantileRegression(16), replay=Prioritised(), scale=PopArt(0.01), double=True, dueling=True, n_step=2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n not in ("c51", "all") else ()) for n in ALONE])  # fmt: skip
+def test_values_come_out_true(name: str):
+    """A reward after two steps, at gamma 0.9."""
+    agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, **ALONE[name])
+    run, _ = train(agent, probes.Later(), 1500)
+    np.testing.assert_allclose(values(agent, run, jnp.asarray([[0.0], [1.0]])), [0.9, 1.0], atol=0.1)
+
+
+@pytest.mark.slow
+def test_popart_learns_where_rewards_are_a_thousand_times_larger():
+    agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, reward=Scaled(1000.0), scale=PopArt(0.01))
+    run, _ = train(agent, probes.Later(), 1500)
+    np.testing.assert_allclose(values(agent, run, jnp.asarray([[0.0], [1.0]])), [900.0, 1000.0], rtol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOGETHER)
+def test_all_together_choose_well(name: str):
+    agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, **TOGETHER[name] | {"reward": Raw()})
+    if name == "c51":
+        agent = dataclasses.replace(agent, values=C51(-1.5, 1.5, 21))
+    for probe in (probes.Matched(), probes.Forbidden()):
+        assert returns(agent, probe, 500) >= 0.9
+
+
+def test_what_is_told_and_what_is_learnt():
+    """Returns are told as they come, whatever is learnt from; targets beyond the atoms are counted."""
+    agent = dataclasses.replace(SMALL["dqn"].probe, reward=Scaled(3.0), values=C51(-1.0, 1.0, 5))
+    _, metrics = train(agent, probes.Constant(), 100)
+    assert float(metrics.tally.returns) == float(metrics.tally.episodes) > 0
+    assert float(metrics.report["clipped_targets"]) > 0.9 and float(metrics.report["reward_max"]) == 3.0
+
+
+def test_rainbow_is_a_set_of_arguments():
+    agent = presets.rainbow()
+    assert isinstance(agent, DQN) and agent.double and agent.dueling and agent.n_step == 3
+    assert (
+        isinstance(agent.replay, Prioritised) and isinstance(agent.values, C51) and isinstance(agent.noisy, Factorised)
+    )
+    assert describe(build(describe(agent))) == describe(agent)
+    small = presets.rainbow(
+        torso=MLP((16,)), capacity=400, warm_up=50, streams=2, learning_rate=1e-3, values=C51(0.0, 20.0, 21), target=agent.target
+    )  # fmt: skip
+    run, metrics = train(small, CartPole(), 100)
+    assert int(run.state.counts.updates) > 20 and np.isfinite(float(metrics.report["loss"]))
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_parts_are_written_into_files_and_read_again(name: str):
+    agent = DQN(**TOGETHER[name])
+    assert describe(build(describe(agent))) == describe(agent)
+
+
+def test_plain_parts_are_the_defaults():
+    agent = DQN()
+    assert [type(x) for x in (agent.values, agent.backup, agent.replay, agent.reward, agent.scale)] == [Expected, Greedy, Uniform, Raw, Same]  # fmt: skip
+    assert jax.tree.leaves((agent.values, agent.backup, agent.replay, agent.reward, agent.scale, agent.noisy)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(backup=Retrace()), r"Retrace traces expected returns over windows: it takes values=Expected\(\) and n_step > 1"),
+        (dict(backup=Peng(), n_step=3, values=QuantileRegression()), "Peng traces expected returns"),
+        (dict(backup=Munchausen(), double=True), "Munchausen has no best action for double to choose"),
+        (dict(values=C51(), scale=PopArt()), "C51 learns chances of fixed returns, which PopArt cannot rescale"),
+        (dict(n_step=50, capacity=400, warm_up=50), "n_step 50 does not fit into 50 stored steps of each stream"),
+    ],
+)  # fmt: skip
+def test_combinations_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(YozhError, match=message):
+        DQN(**settings)
+
+
+def test_importance_weights():
+    weight, counts = jnp.array([4.0, 1.0, 0.25]), Counts(jnp.int32(50), jnp.int32(0), jnp.int32(0))
+    np.testing.assert_allclose(Prioritised(beta=0.5).weights(weight, counts), [1.0, 0.5, 0.25])
+    np.testing.assert_allclose(Prioritised(beta=Linear(0.0, 1.0, total=100)).weights(weight, counts), [1.0, 0.5, 0.25])
+    assert Uniform().weights(weight, counts) is weight
+
+
+def test_a_share_of_priority_beyond_1_is_refused_with_the_part():
+    with pytest.raises(YozhError, match=r"replay.alpha lies in \[0, 1\], not 1.5"):
+        Prioritised(alpha=1.5)
