@@ -23,3 +23,10 @@ def lenient():
     """For code that is not ours: JAX's usual promotion rules."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room():
+    """Programs take memory maps, of which a process may have 65,530: each file of tests leaves none behind."""
+    yield
+    jax.clear_caches()

@@ -87,6 +87,7 @@ GAPS = {
     "dict": "The entries of a Dict meet in the head, which adds up what each says. Without recurrence an agent therefore does not "
     "learn that one entry decides what another means (`Pictured`).",
     "mask": "A mask with Box actions is not refused.",
+    "strict": "EnvPool's masks need JAX's standard promotion of types: `jax_numpy_dtype_promotion=strict` is refused.",
     "envpool": "EnvPool's masks of MultiDiscrete actions (some of Jumanji's) end in a `ValueError`.",
 }
 """What does not work and should; each is a test that is expected to fail."""

@@ -169,7 +169,7 @@ class DQN(GradientAgent):
         rank = jax.random.uniform(key, greedy.shape) / jnp.maximum(epsilon, 1e-8)
         allowed = q > jnp.finfo(q.dtype).min
         nth = jnp.floor(rank * allowed.sum(-1).astype(jnp.float32)).astype(jnp.int32) + 1
-        random = jnp.argmax(jnp.cumsum(allowed, -1) >= nth[:, None], -1).astype(jnp.int32)
+        random = jnp.argmax(jnp.cumsum(allowed, axis=-1) >= nth[:, None], -1).astype(jnp.int32)
         return jnp.where(rank < 1.0, random, greedy), {}, memory
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:

@@ -31,7 +31,7 @@ class Distortion(Risk):
         """g, from [0, 1] onto itself, not falling."""
 
     def __call__(self, worth: Float[Array, "*b n"], chance: Float[Array, "*b n"]) -> Float[Array, "*b"]:
-        level = self.distort(jnp.clip(jnp.cumsum(chance, -1), 0.0, 1.0))
+        level = self.distort(jnp.clip(jnp.cumsum(chance, axis=-1), 0.0, 1.0))
         before = jnp.concatenate([jnp.zeros_like(level[..., :1]), level[..., :-1]], -1)
         return jnp.sum(worth * (level - before), -1) / jnp.maximum(level[..., -1], 1e-6)
 

@@ -58,19 +58,18 @@ def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int |
     if isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json")):
         preset = presets.read(agent)
         agent, steps = preset.agent, preset.steps if steps is None else steps
-    if isinstance(agent, str):
-        name, (agent, usual) = agent, presets.start(agent, env)
-        steps = usual if steps is None else steps
+    if isinstance(agent, Agent):
+        chosen, name = agent, next((n for n, cls in agents.names().items() if type(agent) is cls), type(agent).__name__)
     else:
-        assert isinstance(agent, Agent), "a path has been read"
-        name = next((n for n, cls in agents.names().items() if type(agent) is cls), type(agent).__name__)
+        name, (chosen, usual) = str(agent), presets.start(str(agent), env)
+        steps = usual if steps is None else steps
     if steps is None:
         raise YozhError("say how long to train: steps=100_000")
     require(steps > 0, f"steps must be positive, not {steps}")
     if envs is not None:
         require(envs > 0, f"envs must be positive, not {envs}")
-        agent = dataclasses.replace(agent, streams=envs)
-    return agent, name, steps
+        chosen = dataclasses.replace(chosen, streams=envs)
+    return chosen, name, steps
 
 
 def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 100, seed: int = 1, backend: str | None = None) -> dict[str, Any]:  # fmt: skip

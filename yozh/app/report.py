@@ -115,9 +115,12 @@ def _time(run: RunRecord) -> str:
         ("compilation", page.seconds(summary["compile_seconds"])),
         (
             "evaluations",
-            f"{page.seconds(sum(took))} for {len(took)}, the last of {run.config['eval_episodes']} episodes",
+            f"{page.seconds(sum(took, 0.0))} for {len(took)}, the last of {run.config['eval_episodes']} episodes",
         ),
-        ("checkpoints", f"training stood still {page.seconds(sum(row['seconds'] for row in saved))} for {len(saved)}"),
+        (
+            "checkpoints",
+            f"training stood still {page.seconds(sum((row['seconds'] for row in saved), 0.0))} for {len(saved)}",
+        ),
     ]
     spent: dict[str, float] = {}
     before = 0.0
