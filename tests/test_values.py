@@ -205,7 +205,8 @@ def test_munchausen_never_counts_what_is_not_legal():
     u = window(0)
     seen = lambda step: Look(step.obs.at[..., 0].set(jnp.finfo(jnp.float32).min), outcomes(step.obs[..., None]))  # noqa: E731
     target = Munchausen()(seen, u, jnp.float32(0.9)).outcomes
-    assert np.isfinite(target.worth).all() and (np.asarray(target.chance)[:, 0] == 0).all()
+    assert (np.asarray(target.chance)[:, 0] == 0).all()
+    assert np.abs(target.worth).max() < 1e4, "PopArt squares what has no chance, too"
 
 
 def test_greedy_takes_the_outcomes_of_the_best_action():

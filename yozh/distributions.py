@@ -61,7 +61,7 @@ class Categorical(Distribution):
 
     def sample(self, key: Key[Array, ""]) -> Int32[Array, "*b"]:
         # The first whose cumulated probability passes one uniform draw: an n-th of the random numbers of Gumbel's way.
-        reach = jnp.cumsum(jnp.exp(self.logits - jnp.max(self.logits, -1, keepdims=True)), -1)
+        reach = jnp.cumsum(jnp.exp(self.logits - jnp.max(self.logits, -1, keepdims=True)), axis=-1)
         draw = jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
         return jnp.argmax(reach > (draw * reach[..., -1])[..., None], -1).astype(jnp.int32)
 
