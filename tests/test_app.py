@@ -168,7 +168,7 @@ def test_numbers_that_are_not_finite_stay_json(tmp_path):
     writer = folder.RunFolder(tmp_path / "run")
     play(writer)
     rows = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert "NaN" not in folder._json({"loss": math.nan}) and json.loads(folder._json({"loss": math.nan})) == {
+    assert "NaN" not in folder.as_json({"loss": math.nan}) and json.loads(folder.as_json({"loss": math.nan})) == {
         "loss": None
     }
     assert all(json.loads(line) for line in rows.splitlines())

@@ -363,6 +363,19 @@ class Brittle(gym.Env):
 
 
 @pytest.mark.parametrize("lag", [0, 1])
+def test_turns_before_a_failure_are_not_lost(lag: int):
+    """Each turn uses up the run before it: what comes back must be the last one, not the first."""
+    Brittle.steps = 0
+    agent = over(SMALL["ppo"].agent, 1000)
+    runner = Hosted(agent, yozh.make(Brittle, agent.streams, backend="gymnasium"), lag)
+    run, _ = runner.advance(runner.init(jax.random.key(0)), 100)
+    assert 0 < int(run.state.counts.steps) <= 300 and np.isfinite(learnt(run)).all()
+    with pytest.raises(RuntimeError, match="a gear is missing"):
+        runner.advance(run, 1)
+    assert np.isfinite(learnt(run)).all()
+
+
+@pytest.mark.parametrize("lag", [0, 1])
 def test_what_was_learnt_before_an_environment_failed_is_kept(lag: int, tmp_path: Path):
     Brittle.steps = 0
     with pytest.raises(RuntimeError, match="a gear is missing"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yozh.app import aggregates
-from yozh.app.folder import RunRecord, _json, read_run
+from yozh.app.folder import RunRecord, as_json, read_run
 from yozh.app.group_report import FEW, evaluation_curve, training_curve
 from yozh.app.seed_group import DONE, read_group
 from yozh.core import YozhError, require
@@ -66,7 +66,7 @@ def compare(paths: str | Path | Sequence[str | Path], *, out: str | Path = "comp
     from yozh.app.compare_report import write_compare_report
 
     write_compare_report(out, figures, {key: group[0] for key, group in methods.items()})
-    atomic_write(out.with_suffix(".json"), _json(figures, indent=1))
+    atomic_write(out.with_suffix(".json"), as_json(figures, indent=1))
     return Comparison(out, figures, warnings)
 
 

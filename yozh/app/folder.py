@@ -53,7 +53,7 @@ class RunFolder(Observer):
 
         if not self._resumed:
             claim(self.path).mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path / "config.json", _json(_config(info), indent=2))
+        atomic_write(self.path / "config.json", as_json(configuration(info), indent=2))
         self._lines = open(self.path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self._board = EventFileWriter(str(self.path), flush_secs=10)
 
@@ -77,7 +77,7 @@ class RunFolder(Observer):
         summary = dict(summary)
         if evaluation := summary.get("evaluation"):
             summary["evaluation"] = {k: v for k, v in evaluation.items() if k != "returns"}
-        atomic_write(self.path / "summary.json", _json(summary, indent=1))
+        atomic_write(self.path / "summary.json", as_json(summary, indent=1))
         if self._lines:
             self._lines.close()
             self._board.close()
@@ -85,7 +85,7 @@ class RunFolder(Observer):
     def _write(self, row: dict[str, Any]) -> None:
         assert self._lines is not None, "on_start comes first"
         try:
-            self._lines.write(_json(row) + "\n")
+            self._lines.write(as_json(row) + "\n")
             self._lines.flush()
         except OSError as error:
             if not self._silent:
@@ -153,7 +153,7 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[
     return progress, evaluations, others
 
 
-def _config(info: dict[str, Any]) -> dict[str, Any]:
+def configuration(info: dict[str, Any]) -> dict[str, Any]:
     agent = info["object"]
     plain = {k: v for k, v in info.items() if k not in ("object", "agent")}
     return {
@@ -206,7 +206,7 @@ def _occupied(path: Path) -> bool:
     return path.is_file() or any((path / name).exists() for name in ("config.json", "summary.json"))
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def as_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from yozh.app.aggregates import mean_interval
-from yozh.app.folder import _json, claim, free
+from yozh.app.folder import as_json, claim, free
 from yozh.core import YozhError, require
 from yozh.files import Lock, atomic_write
 from yozh.runners import checkpoint
@@ -65,7 +65,7 @@ class Group:
         except BlockingIOError as error:
             raise YozhError(f"{error}; wait for it, or choose another folder") from None
         try:
-            atomic_write(self.path / "config.json", _json(self.config, indent=2))
+            atomic_write(self.path / "config.json", as_json(self.config, indent=2))
             for seed in self.left:
                 if not (resuming and self._goes_on(seed)):
                     shutil.rmtree(self.folder(seed), ignore_errors=True)
@@ -102,7 +102,7 @@ class Group:
             "ci95": mean_interval(points) if points else None,
             "seeds": rows,
         }
-        atomic_write(self.path / "summary.json", _json(summary, indent=1))
+        atomic_write(self.path / "summary.json", as_json(summary, indent=1))
         return summary
 
     def _row(self, seed: int) -> dict[str, Any]:
@@ -133,5 +133,5 @@ def numbers(seeds: int | Sequence[int], first: int) -> list[int]:
 
 def _differences(path: Path, config: dict[str, Any]) -> list[str]:
     """What the group in the folder was asked otherwise; everything if it holds something else."""
-    old, new = read_group(path) or {}, json.loads(_json(config))
+    old, new = read_group(path) or {}, json.loads(as_json(config))
     return [k for k in QUESTION if old.get(k) != new.get(k)]

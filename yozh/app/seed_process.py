@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from yozh.app import face
-from yozh.app.folder import _json
+from yozh.app.folder import as_json
 from yozh.app.report import publish, write_report
 from yozh.app.resume import resume
 from yozh.app.seed_group import DONE, Group
@@ -142,7 +142,7 @@ class _Relay(Observer):
         self._say("on_end", summary)
 
     def _say(self, event: str, what: Any) -> None:
-        self._stream.write(_json([event, what]) + "\n")
+        self._stream.write(as_json([event, what]) + "\n")
         self._stream.flush()
 
 

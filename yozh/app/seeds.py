@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 
 from yozh.app import face
-from yozh.app.folder import _config
+from yozh.app.folder import configuration
 from yozh.app.group_report import write_group_report
 from yozh.app.seed_group import Group, home, numbers
 from yozh.app.seed_lanes import train_abreast
@@ -69,7 +69,7 @@ def train_seeds(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *
     asked = task | {k: v for k, v in dataclasses.asdict(plan).items() if k != "seed"}
     plain = {k: describe(v) for k, v in asked.items()} | {"observers": describe(tuple(observers))}
     way = _way(vectorised, trial.env, plan, plain)
-    config = {"kind": "seeds"} | _config(
+    config = {"kind": "seeds"} | configuration(
         {k: v for k, v in trial.about.items() if k not in ("seed", "runner")}
         | {k: v for k, v in asked.items() if k not in task}
         | {"object": trial.agent, "envs": trial.env.batch, "eval_every": trial.eval_every}

@@ -68,8 +68,8 @@ class Checkpoints:
             )
             for old in existing(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
-        except OSError as error:
-            row["error"] = f"{error.strerror or error}"
+        except Exception as error:  # in a thread, where nobody else would hear of it
+            row["error"] = getattr(error, "strerror", None) or str(error)
         self._done.append(row)
 
 

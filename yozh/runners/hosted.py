@@ -39,6 +39,7 @@ class Hosted:
         replay = for_host(agent, self.spec)
         self.memory = None if replay is None else HostMemory(agent, replay)
         self._crew: Crew | None = None
+        self._failure: Exception | None = None
 
     def init(self, key: Key[Array, ""]) -> Run:
         key, learn_key, reset = jax.random.split(key, 3)
@@ -104,11 +105,20 @@ class Hosted:
         return time.perf_counter() - began
 
     def advance(self, run: Run, n: int) -> tuple[Run, Metrics]:
-        """`n` turns of acting and learning. `run` is used up."""
+        """`n` turns of acting and learning, fewer if acting fails: the next call then raises the error. `run` is used up, unless
+        this call raises."""
+        if self._failure is not None:
+            raise self._failure
         total, leaves, shape = None, jax.tree.leaves(run), Shape(run)
         for _ in range(n):
             asked = time.perf_counter()
-            acted, began = self._acting_crew.unroll(self._acting), time.perf_counter()
+            try:
+                acted, began = self._acting_crew.unroll(self._acting), time.perf_counter()
+            except Exception as error:
+                if total is None:
+                    raise
+                self._failure = error
+                break
             leaves, metrics, self._acting = self._learn(leaves, shape, acted)
             self._acting_crew.hand(self._acting)
             self._learner["waiting"] += began - asked if self.lag else 0.0

@@ -142,13 +142,8 @@ class Training:
 
     def __init__(self, agent: Agent, env: Any, plan: Plan, *, name: str, backend: str | None, out: Path | None,
                  observers: Sequence[Observer]):  # fmt: skip
-        self.given, self.agent, self.plan, self.out, self.observers = (
-            agent,
-            over(agent, plan.steps),
-            plan,
-            out,
-            observers,
-        )
+        self.given, self.agent = agent, over(agent, plan.steps)
+        self.plan, self.out, self.observers = plan, out, observers
         self.eval_every = plan.eval_every or -(-plan.steps // 5)
         require(out is not None or plan.on_nan == "stop", "rolling back needs checkpoints, and these a folder: out=...")
         self.lock: Lock | None = None
