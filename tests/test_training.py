@@ -23,7 +23,7 @@ from yozh.environments.batched import Vectorised
 from yozh.environments.classic import CartPole
 from yozh.environments.host import AsHost
 from yozh.networks import GRU
-from yozh.runners import evaluation, fused
+from yozh.runners import compiler, evaluation, fused, training
 from yozh.runners.hosted import Hosted
 from yozh.runners.observers import Observer
 from yozh.runners.training import Diverged
@@ -224,3 +224,27 @@ def test_unroll_shorter_than_n_is_refused():
 def test_numbers_that_must_be_positive(settings: dict[str, int]):
     with pytest.raises(YozhError, match=f"{next(iter(settings))} must be positive"):
         yozh.train("ppo", "CartPole-v1", **settings)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux counts them")
+def test_programs_do_not_use_up_the_memory_maps_of_a_process():
+    """Linux ends a process that has 65,530 of them, which some fifty runs of different shapes take."""
+
+    def maps() -> int:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+    empty, program = maps(), jax.jit(lambda x: [jnp.sin(x + i) @ x for i in range(8)])
+    for n in range(1, 20):
+        program(jnp.ones((n, n)))
+    full = maps()
+    compiler.make_room(full + 1)
+    assert empty + 100 < full <= maps()
+    compiler.make_room(full - 1)
+    assert maps() < full - 100
+
+
+def test_a_run_makes_room_for_its_programs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "make_room", lambda: asked.append(True))
+    yozh.train(SMALL["a2c"].agent, probes.Constant(), steps=64, eval_episodes=1)
+    assert asked == [True]

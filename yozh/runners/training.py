@@ -21,6 +21,7 @@ from yozh.files import Lock
 from yozh.networks.dead import dead_units
 from yozh.runners import checkpoint, evaluation
 from yozh.runners.checkpoint import Checkpoints
+from yozh.runners.compiler import make_room
 from yozh.runners.fused import QUANTITIES, Fused, Metrics, Run
 from yozh.runners.hosted import Hosted
 from yozh.runners.memory import for_host
@@ -142,6 +143,7 @@ class Training:
 
     def __init__(self, agent: Agent, env: Any, plan: Plan, *, name: str, backend: str | None, out: Path | None,
                  observers: Sequence[Observer]):  # fmt: skip
+        make_room()
         self.given, self.agent = agent, over(agent, plan.steps)
         self.plan, self.out, self.observers = plan, out, observers
         self.eval_every = plan.eval_every or -(-plan.steps // 5)
