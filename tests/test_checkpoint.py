@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 import yozh
 from tests import kill
 from tests.contract import SMALL, learnt
+from yozh import files
 from yozh.agents.schedules import over
 from yozh.app.folder import read_run
 from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transition
@@ -152,6 +155,34 @@ def test_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path: Path,
     assert [r["error"] for r in told[:2]] == [None, None] and told[-1]["error"] == "No space left on device"
     kept = checkpoint.newest(tmp_path / "run" / "checkpoints")[0]
     assert int(kept.stem) == told[1]["steps"]
+
+
+def test_a_disk_that_is_full_from_the_start_costs_the_files_and_not_what_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    real = files._atomic_write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name != "config.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, content)
+
+    monkeypatch.setattr(files, "_atomic_write", full)
+    with pytest.warns(UserWarning) as told:
+        trained = yozh.train(SMALL["ppo"].agent, "CartPole-v1", steps=100, eval_episodes=2, out=tmp_path / "run")
+    assert trained.summary["status"] == "finished" and trained.policy(np.zeros(4, np.float32)) in (0, 1)
+    for name in ("best.safetensors", "policy.safetensors", "summary.json"):
+        assert any(name in str(w.message) and "No space left on device" in str(w.message) for w in told), name
+
+
+@pytest.mark.slow
+def test_the_command_line_says_in_one_line_what_a_full_disk_did_not_take(tmp_path: Path):
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); os.execv(sys.argv[1], sys.argv[1:])"
+    words = ["train", "ppo", "CartPole-v1", "--steps", "2000", "--eval-episodes", "2", "--out", "run", "--quiet"]
+    limited = [sys.executable, "-c", limit, *kill.YOZH, *words]
+    run = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].endswith("could not be written: File too large")
+    assert "policy.safetensors could not be written" in run.stderr
+    assert not list((tmp_path / "run").glob(".*.safetensors.*"))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path):

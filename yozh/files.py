@@ -10,8 +10,15 @@ import numpy as np
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Readers see the old file or the new one, never a part, even if the machine stops in between."""
+    """Readers see the old file or the new one, never a part, even if the machine stops in between. An `OSError` names the file."""
     path = Path(path)
+    try:
+        _atomic_write(path, content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _atomic_write(path: Path, content: bytes | str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

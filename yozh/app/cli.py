@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known that it will be used."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -10,9 +11,13 @@ from yozh.app.commands import COMMANDS
 from yozh.app.commands.common import AGENT, Parser, Refused, say
 from yozh.app.text import near
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system says where nothing more can be written."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command: 0 if done, 1 if training diverged, 2 if what was asked cannot be done, 130 if interrupted."""
+    """Runs one command: 0 if done, 1 if training diverged or a file could not be written, 2 if what was asked cannot be done,
+    130 if interrupted."""
     sys.path.append(os.getcwd())  # where `module:function` of the user's own is likely to lie
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
@@ -23,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return say(f"{error.filename or 'a file'} could not be written: {error.strerror}", 1)
     except Exception as error:
         if not _is(error, "yozh.core", "YozhError"):
             raise

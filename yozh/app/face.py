@@ -14,8 +14,9 @@ from yozh.app.folder import RunFolder, claim
 from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners import evaluation, policy, training
 from yozh.runners.observers import Observer
+from yozh.runners.plan import Plan
 from yozh.runners.policy import Policy
-from yozh.runners.training import Plan, Trained
+from yozh.runners.training import Trained
 
 
 def train(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, steps: int | None = None, seed: int = 0,

@@ -8,6 +8,8 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,7 +47,7 @@ class RunFolder(Observer):
     def __init__(self, path: str | Path, *, resumed: bool = False):
         self.path, self._resumed = Path(path) if resumed else claim(path), resumed
         self._lines: TextIO | None = None
-        self._silent = False
+        self._told: set[str] = set()
         self._board: Any = None
 
     def on_start(self, info: dict[str, Any]) -> None:
@@ -77,29 +79,39 @@ class RunFolder(Observer):
         summary = dict(summary)
         if evaluation := summary.get("evaluation"):
             summary["evaluation"] = {k: v for k, v in evaluation.items() if k != "returns"}
-        atomic_write(self.path / "summary.json", as_json(summary, indent=1))
+        with self._spared("summary.json"):
+            atomic_write(self.path / "summary.json", as_json(summary, indent=1))
         if self._lines:
-            self._lines.close()
-            self._board.close()
+            with self._spared("metrics.jsonl"):
+                self._lines.close()
+            with self._spared("TensorBoard's events"):
+                self._board.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._lines is not None, "on_start comes first"
-        try:
+        with self._spared("metrics.jsonl"):
             self._lines.write(as_json(row) + "\n")
             self._lines.flush()
+
+    @contextmanager
+    def _spared(self, name: str) -> Iterator[None]:
+        """What cannot be written is told once, and the run goes on."""
+        try:
+            yield
         except OSError as error:
-            if not self._silent:
+            if name not in self._told:
                 warnings.warn(
-                    f"{self.path / 'metrics.jsonl'} cannot be written, the run goes on: {error.strerror}", stacklevel=2
+                    f"{name} in {self.path} cannot be written, the run goes on: {error.strerror}", stacklevel=4
                 )
-            self._silent = True
+            self._told.add(name)
 
     def _scalars(self, step: int, values: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
         tags = [Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items() if np.ndim(v) == 0]
-        self._board.add_event(Event(wall_time=time.time(), step=int(step), summary=Summary(value=tags)))
+        with self._spared("TensorBoard's events"):
+            self._board.add_event(Event(wall_time=time.time(), step=int(step), summary=Summary(value=tags)))
 
 
 @dataclasses.dataclass(frozen=True)

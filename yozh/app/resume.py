@@ -13,7 +13,8 @@ from yozh.app.folder import RunFolder
 from yozh.core import Agent, YozhError, require
 from yozh.runners import checkpoint, training
 from yozh.runners.observers import Observer
-from yozh.runners.training import Plan, Trained
+from yozh.runners.plan import Plan
+from yozh.runners.training import Trained
 from yozh.settings import build, describe
 
 

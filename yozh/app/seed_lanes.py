@@ -17,7 +17,8 @@ from yozh.files import atomic_write
 from yozh.runners.compiler import OPTIONS
 from yozh.runners.fused import Fused, Metrics, Run, advance
 from yozh.runners.observers import Observer
-from yozh.runners.training import Plan, Training, _Interrupt
+from yozh.runners.plan import Plan
+from yozh.runners.training import Training, _Interrupt
 
 
 def train_abreast(group: Group, asked: dict[str, Any], plan: Plan, observers: Callable[[int], Sequence[Observer]]) -> bool:  # fmt: skip

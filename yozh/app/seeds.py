@@ -19,7 +19,8 @@ from yozh.app.seed_lines import SeedLines
 from yozh.app.seed_process import show, train_apart, train_one
 from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners.observers import Observer
-from yozh.runners.training import Plan, Training
+from yozh.runners.plan import Plan
+from yozh.runners.training import Training
 from yozh.settings import build, describe
 
 

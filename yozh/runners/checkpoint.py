@@ -25,6 +25,10 @@ class Damaged(YozhError):
     """The file is not as it was written."""
 
 
+Told = Callable[[dict[str, Any]], None]
+"""Takes what `Observer.on_checkpoint` takes."""
+
+
 class Checkpoints:
     """The newest `keep` checkpoints of a run, in one folder.
 
@@ -32,7 +36,7 @@ class Checkpoints:
     `told`, and the checkpoints before it stand.
     """
 
-    def __init__(self, folder: Path, keep: int, told: Callable[[dict[str, Any]], None]):
+    def __init__(self, folder: Path, keep: int, told: Told):
         require(keep > 0, f"keep must be positive, not {keep}")
         self.folder, self.keep, self._told = folder, keep, told
         self.replay = folder / "replay"

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,15 +17,15 @@ from yozh.agents.base import GradientAgent
 from yozh.agents.schedules import over
 from yozh.core import Agent, BatchedEnv, YozhError, require
 from yozh.environments import make
-from yozh.files import Lock
 from yozh.networks.dead import dead_units
-from yozh.runners import checkpoint, evaluation
-from yozh.runners.checkpoint import Checkpoints
+from yozh.runners import evaluation
+from yozh.runners.archive import Archive
 from yozh.runners.compiler import make_room
 from yozh.runners.fused import QUANTITIES, Fused, Metrics, Run
 from yozh.runners.hosted import Hosted
 from yozh.runners.memory import for_host
 from yozh.runners.observers import Observer, Stop
+from yozh.runners.plan import Plan, Progress
 from yozh.runners.policy import Policy
 from yozh.settings import describe
 
@@ -35,62 +35,11 @@ BEAT = 1.0
 LOOKS = 100
 """Looks at a run, at the least."""
 
-PAUSE = 60.0
-"""Seconds of training between two checkpoints, where steps are not given."""
-
 SEEN = 512
 """Observations by which units are judged dead or alive."""
 
 ROLLBACKS = 3
 """How often a run may go back to its last checkpoint before it is given up."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a run goes; with the agent and the environment it is all that a repetition needs."""
-
-    steps: int
-    """Environment steps."""
-    seed: int = 0
-    eval_every: int | None = None
-    """Steps between evaluations of a tenth of the episodes; a fifth of the run if left out."""
-    eval_episodes: int = 100
-    """Of the final evaluation."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints; every minute if left out. There is always one at the end and at an interrupt."""
-    keep: int = 2
-    """Checkpoints that stay."""
-    lag: int | None = None
-    """Turns that acting may be ahead of learning on hosted environments; one if left out, none where the agent allows none."""
-    workers: int = 0
-    """Processes that step a Gymnasium environment; 0 for this one."""
-    on_nan: Literal["stop", "rollback"] = "stop"
-    """What a number that is not finite leads to: the end, or the last checkpoint and another random key."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "eval_episodes", "keep"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("eval_every", "checkpoint_every"):
-            given = getattr(self, name)
-            require(given is None or given > 0, f"{name} must be positive, not {given}")
-        require(self.workers >= 0, f"workers must not be negative, but is {self.workers}")
-        require(self.on_nan in ("stop", "rollback"), f"on_nan is stop or rollback, not {self.on_nan!r}")
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a run has come, as its checkpoints remember it."""
-
-    steps: int = 0
-    due: int = 0
-    """Steps at which the next evaluation comes."""
-    evaluated: int = -1
-    """Steps at which the last one came."""
-    best: float | None = None
-    """The best mean return of an evaluation."""
-    train_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    rollbacks: int = 0
 
 
 @dataclasses.dataclass
@@ -148,7 +97,6 @@ class Training:
         self.plan, self.out, self.observers = plan, out, observers
         self.eval_every = plan.eval_every or -(-plan.steps // 5)
         require(out is not None or plan.on_nan == "stop", "rolling back needs checkpoints, and these a folder: out=...")
-        self.lock: Lock | None = None
         streams, options = agent.experience.streams, {"workers": plan.workers} if plan.workers else {}
         self.env = make(env, streams, backend=backend, **options)
         if isinstance(self.env, BatchedEnv) and not self.env.pure and for_host(agent, self.env.spec) is not None:
@@ -172,17 +120,14 @@ class Training:
         }
         self.env_named = isinstance(env, str)
         self.progress = Progress(due=self.eval_every)
-        self.checkpoints = Checkpoints(out / "checkpoints", plan.keep, self._checkpointed) if out is not None else None
+        told = lambda row: self._tell("on_checkpoint", row)  # noqa: E731
+        self.archive = None if out is None else Archive(out, plan, told)
         self.stopped: str | None = None
 
     def whole(self, resumed: tuple[Path, dict[str, Any], dict[str, np.ndarray]] | None = None) -> Trained:
         began = time.perf_counter()
-        if self.out is not None:  # only now, when nothing speaks against the run any more
-            self.out.mkdir(parents=True, exist_ok=True)
-            try:
-                self.lock = Lock(self.out)
-            except BlockingIOError as error:
-                raise YozhError(f"{error}; choose another folder") from None
+        if self.archive is not None:  # only now, when nothing speaks against the run any more
+            self.archive.open()
         if resumed is not None:
             self._restore(*resumed)
         asked = {"steps": self.plan.steps, "envs": self.agent.experience.streams, "eval_every": self.eval_every,
@@ -195,8 +140,8 @@ class Training:
             self.run = self.runner.init(jax.random.key(self.plan.seed))
             if self.plan.on_nan == "rollback":
                 self._checkpoint()
-        if isinstance(self.runner, Hosted) and self.runner.memory is not None and self.checkpoints is not None:
-            self.runner.memory.replay.mirror(self.checkpoints.replay)
+        if self.archive is not None:
+            self.archive.begin(self.runner, self.progress)
         self.runner.compile(self.run)
         self.progress.compile_seconds += time.perf_counter() - began
         self._tell("on_compile", time.perf_counter() - began)
@@ -207,8 +152,8 @@ class Training:
             except Exception as error:  # an environment's, most likely: what was learnt is worth keeping
                 status, failure = "failed", error
         policy = self._policy()
-        if self.out is not None:
-            policy.save(self.out / "policy.safetensors")
+        if self.archive is not None:
+            self.archive.keep(policy, "policy.safetensors")
         if status != "diverged":
             self._checkpoint()
         evaluated = self._final() if status in ("finished", "stopped") else None
@@ -224,8 +169,8 @@ class Training:
             **({"rollbacks": self.progress.rollbacks} if self.progress.rollbacks else {}),
             "evaluation": evaluated,
         }
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+        if self.archive is not None:
+            self.archive.wait()
         self._tell("on_end", summary)
         trained = Trained(policy, summary, self.out, self.run)
         if failure is not None:
@@ -238,7 +183,7 @@ class Training:
     def _loop(self, interrupt: "_Interrupt") -> str:
         """Until the steps are done, in stretches of at most a second that end where an evaluation is due."""
         experience, progress, total = self.agent.experience, self.progress, self.plan.steps
-        turn, pace, saved = experience.streams * experience.unroll, 1.0, (progress.steps, progress.train_seconds)
+        turn, pace = experience.streams * experience.unroll, 1.0
         while progress.steps < total:
             if progress.steps >= progress.due:
                 self.evaluate(-(-self.plan.eval_episodes // 10))
@@ -261,9 +206,8 @@ class Training:
                     return "diverged"
             elif interrupt.asked:
                 return "interrupted"
-            elif self._checkpoint_due(*saved):
+            elif self.archive is not None and self.archive.is_due(progress):
                 self._checkpoint()
-                saved = progress.steps, progress.train_seconds
         return "finished"
 
     def _row(self, metrics: Metrics, rate: float) -> dict[str, Any]:
@@ -297,8 +241,8 @@ class Training:
         progress.evaluated = progress.steps
         if progress.best is None or found["mean_return"] > progress.best:
             progress.best = found["mean_return"]
-            if self.out is not None:
-                self._policy().save(self.out / "best.safetensors")
+            if self.archive is not None:
+                self.archive.keep(self._policy(), "best.safetensors")
         if (dead := self._dead_units()) is not None:
             found["dead_units"] = dead
         row = {"steps": progress.steps, "seconds": round(progress.train_seconds, 3), "took": took, "evaluation": found}
@@ -316,58 +260,25 @@ class Training:
     def _policy(self) -> Policy:
         return Policy(self.agent, self.agent.policy(self.run.state), self.env.spec, self.about["env"])
 
-    def _checkpoint_due(self, steps: int, seconds: float) -> bool:
-        every = self.plan.checkpoint_every
-        if every is None:
-            return self.progress.train_seconds - seconds >= PAUSE
-        return self.progress.steps - steps >= every
-
     def _checkpoint(self) -> None:
-        if self.checkpoints is not None:
-            about = self.about | {"plan": dataclasses.asdict(self.plan), "progress": dataclasses.asdict(self.progress)}
-            about |= {"settings": describe(self.given), "env_named": self.env_named}
-            try:
-                about["replay"] = self._replay_saved()
-            except OSError as error:
-                row = {"steps": self.progress.steps, "path": str(self.checkpoints.folder), "seconds": 0.0}
-                self._checkpointed(row | {"error": error.strerror or str(error)})
-                return
-            self.checkpoints.save(self.run, self.progress.steps, about)
-
-    def _replay_saved(self) -> dict[str, Any] | None:
-        """What a replay in the host's memory needs to come back; files that no checkpoint needs any more are deleted."""
-        if not isinstance(self.runner, Hosted) or self.runner.memory is None:
-            return None
-        assert self.checkpoints is not None, "only with a folder"
-        saved = self.runner.save_memory(self.checkpoints.replay)
-        self.checkpoints.wait()
-        kept = [checkpoint.described(path)["replay"] for path in checkpoint.existing(self.checkpoints.folder)]
-        self.runner.memory.replay.prune(self.checkpoints.replay, [saved, *kept])
-        return saved
-
-    def _checkpointed(self, row: dict[str, Any]) -> None:
-        self._tell("on_checkpoint", row)
+        if self.archive is not None:
+            about = self.about | {"settings": describe(self.given), "env_named": self.env_named}
+            self.archive.checkpoint(self.runner, self.run, self.progress, about)
 
     def _restore(self, path: Path, about: dict[str, Any], tensors: dict[str, np.ndarray], rollbacks: int = 0) -> None:
-        run = checkpoint.restore(self.runner.outline(), tensors, path)
-        if rollbacks:  # what led to the fault shall not come again
-            run = Run(run.state, run.sim, run.store, jax.random.fold_in(run.key, rollbacks), run.fault)
-        self.run = self.runner.reopen(run, anew=rollbacks > 0)
-        if isinstance(self.runner, Hosted):
-            self.runner.restore_memory(self.checkpoints.replay, about["replay"])
-        self.progress = Progress(**about["progress"])
+        assert self.archive is not None, "checked at the start"
+        self.run, self.progress = self.archive.restore(self.runner, path, about, tensors, rollbacks)
 
     def _roll_back(self) -> bool:
         """Takes the last checkpoint up again under another key; whether there was one, and patience left."""
         if self.plan.on_nan == "stop" or self.progress.rollbacks >= ROLLBACKS:
             return False
-        assert self.checkpoints is not None, "checked at the start"
-        self.checkpoints.wait()
-        if not checkpoint.existing(self.checkpoints.folder):
+        assert self.archive is not None, "checked at the start"
+        newest = self.archive.newest()
+        if newest is None:
             return False
-        times = self.progress.rollbacks + 1
-        why = self._fault()
-        self._restore(*checkpoint.newest(self.checkpoints.folder), rollbacks=times)
+        times, why = self.progress.rollbacks + 1, self._fault()
+        self._restore(*newest, rollbacks=times)
         self.progress.rollbacks = times
         warnings.warn(f"{why}; back to step {self.progress.steps:,} ({times} of {ROLLBACKS} times)", stacklevel=2)
         return True
@@ -388,12 +299,10 @@ class Training:
 
     def close(self) -> None:
         self.runner.close()
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+        if self.archive is not None:
+            self.archive.close()
         self.env.close()
         self.judge.close()
-        if self.lock is not None:
-            self.lock.release()
 
 
 class _Interrupt:
