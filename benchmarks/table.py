@@ -1,0 +1,86 @@
+"""Fills a table of methods and environments, seed by seed, and draws it: `python -m benchmarks.table value_based`.
+
+Every run that ends is written to `benchmarks/results/tables/NAME.json` at once, so that the command may be stopped and given
+again; runs that are there are not repeated. Seeds chose no setting. With `--draw` nothing is run.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from yozh.app.aggregates import mean_interval
+from yozh.files import atomic_write
+
+FIRST = 400
+"""The first seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.table", description=__doc__)
+    parser.add_argument("name", help="a module of benchmarks/tables")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--envs", nargs="*", help="only these")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this long")
+    parser.add_argument("--draw", type=Path, help="write the table to this Markdown file instead of running")
+    asked = parser.parse_args()
+    table = importlib.import_module(f"benchmarks.tables.{asked.name}")
+    path = machine.RESULTS / "tables" / f"{asked.name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {"hardware": machine.hardware(), "runs": {}}
+    if asked.draw:
+        asked.draw.write_text(drawn(table, found))
+        return
+    until = time.monotonic() + 60 * asked.minutes
+    for seed in range(FIRST, FIRST + asked.seeds):
+        for env in asked.envs or table.STEPS:
+            for method, make in table.METHODS.items():
+                name, agent = f"{env}/{method}/{seed}", make(env)
+                if name in found["runs"] or agent is None:
+                    continue
+                if time.monotonic() > until:
+                    return
+                found["runs"][name] = run(agent, env, table.STEPS[env], seed)
+                print(name, found["runs"][name], flush=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
+    import yozh
+
+    try:
+        done = yozh.train(agent, env, steps=steps, seed=seed, eval_every=steps)
+    except yozh.YozhError as error:
+        return {"error": str(error)}
+    summary = done.summary
+    figures = {k: round(summary[k], 2) for k in ("train_seconds", "compile_seconds")}
+    return figures | {"steps": summary["steps"], "mean_return": round(summary["evaluation"]["mean_return"], 3)}
+
+
+def drawn(table: Any, found: dict[str, Any]) -> str:
+    """Means over the seeds with 95 % bootstrap intervals; below them the seconds of training one run."""
+    envs = [e for e in table.STEPS if any(name.startswith(f"{e}/") for name in found["runs"])]
+    lines = [f"| method | {' | '.join(f'{e}, {table.STEPS[e]:,}' for e in envs)} |", "| --- " * (len(envs) + 1) + "|"]
+    for method in table.METHODS:
+        lines.append(f"| {method} | {' | '.join(cell(found['runs'], f'{env}/{method}/') for env in envs)} |")
+    return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{json.dumps(found['hardware'])}\n"
+
+
+def cell(runs: dict[str, Any], prefix: str) -> str:
+    mine = [r for name, r in runs.items() if name.startswith(prefix)]
+    scores = [r["mean_return"] for r in mine if "mean_return" in r]
+    if not scores:
+        return mine[0]["error"] if mine else ""
+    low, high = mean_interval(scores)
+    seconds = np.median([r["train_seconds"] for r in mine if "train_seconds" in r])
+    failed = f", {len(mine) - len(scores)} failed" if len(mine) > len(scores) else ""
+    return f"{np.mean(scores):.4g} ({low:.4g} to {high:.4g}); {len(scores)} seeds, {seconds:.0f} s{failed}"
+
+
+if __name__ == "__main__":
+    main()

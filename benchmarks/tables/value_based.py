@@ -1,0 +1,64 @@
+"""Value-based methods, each as one change to the same plain DQN, and PQN.
+
+The plain DQN of an environment has the settings of its preset without double, dueling and several steps. C51's supports hold
+the discounted returns that can occur there. Nothing was tuned for a method.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from yozh.agents import DQN, Linear
+from yozh.agents.sampling import Prioritised
+from yozh.agents.targets import Soft
+from yozh.agents.values import C51, ImplicitQuantile, QuantileRegression
+from yozh.core import Agent
+from yozh.networks import Auto
+from yozh.presets import find, names
+
+MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
+
+STEPS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000, "LunarLander-v3": 400_000} | dict.fromkeys(MINATAR, 300_000)  # fmt: skip
+"""Of every method in an environment."""
+
+SUPPORT = {"CartPole-v1": (0.0, 100.0), "Acrobot-v1": (-100.0, 0.0), "MountainCar-v0": (-100.0, 0.0), "LunarLander-v3": (-300.0, 300.0)} | dict.fromkeys(MINATAR, (-1.0, 30.0))  # fmt: skip
+
+MOUNTAIN_CAR = DQN(learning_rate=Linear(4e-3, 0.0), epsilon=Linear(1.0, 0.07, 0.2), torso=Auto((256, 256), "relu", "uniform"),
+                   target=Soft(0.005), batch=128, capacity=120_000, warm_up=1000, update_every=2, gamma=0.98)  # fmt: skip
+"""rl-zoo3's learning rate, batch, discount and exploration; a soft target."""
+
+
+def plain(env: str) -> Agent:
+    if env == "MountainCar-v0":
+        return MOUNTAIN_CAR
+    preset = find("dqn", "Breakout-MinAtar" if env in MINATAR else env).agent
+    return dataclasses.replace(preset, double=False, dueling=False, n_step=1)
+
+
+def changed(**changes: Any) -> Callable[[str], Agent]:
+    return lambda env: dataclasses.replace(plain(env), **changes)
+
+
+def rainbow(env: str, **changes: Any) -> Agent:
+    """All six; `changes` take some of them back."""
+    parts = dict(double=True, dueling=True, n_step=3, replay=Prioritised(0.5), noisy=True, values=C51(*SUPPORT[env]))
+    return dataclasses.replace(plain(env), **(parts | changes))
+
+
+def pqn(env: str) -> Agent | None:
+    return find("pqn", env).agent if ("pqn", env) in names() else None
+
+
+METHODS: dict[str, Callable[[str], Agent | None]] = {
+    "DQN": plain,
+    "double": changed(double=True),
+    "dueling": changed(dueling=True),
+    "three steps": changed(n_step=3),
+    "prioritised": changed(replay=Prioritised()),
+    "noisy": changed(noisy=True),
+    "C51": lambda env: dataclasses.replace(plain(env), values=C51(*SUPPORT[env])),
+    "QR-DQN": changed(values=QuantileRegression(51)),
+    "IQN": changed(values=ImplicitQuantile(32)),
+    "Rainbow": rainbow,
+    "PQN": pqn,
+}
