@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yozh.agents import A2C, DQN, PPO, Constant, Linear
+from yozh.agents import A2C, DQN, PPO, PQN, Constant, Linear
 from yozh.agents.backups import Munchausen
 from yozh.agents.estimators import GAE, NStep
 from yozh.agents.sampling import Prioritised
@@ -50,7 +50,7 @@ SMALL: dict[str, Small] = {
         A2C(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, entropy_coefficient=0.01, estimator=GAE(0.9),
             normalise_observations=True, scale_rewards=True),
         {"estimator": NStep(3), "torso": Auto((8,)), "core": GRU(8), "shared": True, "squash": True,
-         "normalise_observations": False, "scale_rewards": False, "streams": 4, "length": 4},
+         "normalise_observations": False, "scale_rewards": False, "noisy": True, "streams": 4, "length": 4},
         A2C(learning_rate=1e-2, torso=NET, streams=16, length=5, gamma=0.9),
         medley={"length": 8, "estimator": GAE(0.95), "entropy_coefficient": 0.01},
     ),
@@ -68,9 +68,17 @@ SMALL: dict[str, Small] = {
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
             entropy_coefficient=0.01, normalise_observations=True, scale_rewards=True, clip_value=True),
         {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True,
-         "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False,
+         "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+    ),
+    "pqn": Small(
+        PQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, max_gradient_norm=0.1,
+            epsilon=Linear(0.9, 0.3, 1.0), normalise_observations=True),
+        {"torso": Auto((16,), "tanh", norm=True), "core": LSTM(8), "reward": Clipped(0.5), "normalise_observations": False,
+         "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
+        PQN(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, epsilon=Constant(0.5)),
+        continuous=False, stores_policy=False,
     ),
 }  # fmt: skip
 

@@ -23,6 +23,9 @@ P, V, N, D = (
     "tests/test_prioritised.py::", "tests/test_values.py::", "tests/test_noisy.py::", "tests/test_dqn_parts.py::",
 )  # fmt: skip
 
+PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
+Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
+
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - 0*last[1:])", A + "test_endless_reward_under_a_time_limit"),
@@ -137,6 +140,48 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (DQN, "self.reward(batch.step.reward)", "batch.step.reward", D + "test_what_is_told_and_what_is_learnt"),
     (DQN, "        if explore:", "        if True:", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
     (DQN, "or self.noisy is not None", "", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
+    (PQN, "jnp.max(q, -1)[1:]", "jnp.max(q, -1)[:-1]", Q + "test_the_loss_as_the_paper_prints_it"),
+    (PQN, "self.gamma, self.lam)", "self.gamma, 1.0)", Q + "test_the_loss_as_the_paper_prints_it"),
+    (PQN, "self.reward(batch.step.reward)", "batch.step.reward", Q + "test_the_loss_as_the_paper_prints_it"),
+    (PQN, "batch.target), batch.weight)", "batch.target), 0 * batch.weight + 1)", Q + "test_the_loss_as_the_paper_prints_it"),
+    ("yozh/agents/minibatches.py", "shuffle(key, self.weight.shape[1])", "jnp.zeros(self.weight.shape[1], jnp.int32)",
+     Q + "test_minibatches_cover_every_step_once"),
+    ("yozh/agents/minibatches.py", "m[order], self.memory", "m[order[::-1]], self.memory",
+     Q + "test_sequences_with_memory_stay_whole_beside_it"),
+    ("yozh/agents/exploration.py", "rank < 1.0", "rank < 0.5", Q + "test_epsilon_greedy_draws_what_is_legal_alike"),
+    ("yozh/networks/torsos.py", "layer_norm((outputs, *size), self.norm)", "layer_norm((outputs, *size), False)",
+     Q + "test_the_norm_goes_into_every_torso_of_a_dict"),
+    ("yozh/networks/torsos.py", "self.init, self.norm).build", "self.init).build", Q + "test_a_norm_before_every_activation"),
+    ("yozh/networks/layers.py", "[self.activation](norm(layer(x)))", "[self.activation](layer(x))",
+     Q + "test_a_norm_before_every_activation"),
+    (TABULAR + "exact.py", "mdp.reward + gamma * np", "mdp.reward + np", T + "test_values_by_hand"),
+    (TABULAR + "exact.py", "np.eye(mdp.states) - gamma * p", "np.eye(mdp.states) - p", T + "test_values_by_hand"),
+    (TABULAR + "exact.py", "tolerance * max(1.0", "0.1 * max(1.0",
+     T + "test_value_and_policy_iteration_agree_with_the_linear_solve"),
+    (TABULAR + "exact.py", "np.where(better[:, None], greedy(q), policy)", "np.where(better[:, None], greedy(-q), policy)",
+     T + "test_value_and_policy_iteration_agree_with_the_linear_solve"),
+    (TABULAR + "mdp.py", "uniform(key) * reach[-1]", "uniform(key) * reach[0]",
+     T + "test_a_trajectory_goes_as_often_as_the_chances_say"),
+    (TABULAR + "mdp.py", "jnp.where(ends, mdp.begin(again), follows)", "follows",
+     T + "test_a_trajectory_goes_as_often_as_the_chances_say"),
+    (TABULAR + "mdp.py", "mean + spread *", "mean + 0 *", T + "test_rewards_are_normal"),
+    (TABULAR + "prediction.py", "self.alpha * step.ratio_tm1 * _error", "self.alpha * _error", T + "test_rules_as_written_out"),
+    (TABULAR + "prediction.py", "step.discount_t * self.lam * trace", "self.lam * trace", T + "test_rules_as_written_out"),
+    (TABULAR + "prediction.py", "away = step.x_tm1 - step.discount_t * step", "away = step.x_tm1 - step",
+     T + "test_rules_as_written_out"),
+    (TABULAR + "prediction.py", "- step.discount_t * known * step.x_t", "+ step.discount_t * known * step.x_t",
+     T + "test_gradient_td_converges_on_bairds_star"),
+    (TABULAR + "prediction.py", "(_error(w, step) - known)", "(_error(w, step) + known)", T + "test_rules_as_written_out"),
+    (TABULAR + "prediction.py", "jnp.arange(len(one)) + n,", "jnp.arange(len(one)) + 1,", T + "test_n_steps_as_written_out"),
+    (TABULAR + "prediction.py", "steps.ratio_tm1, going, one", "steps.ratio_tm1, 1.0, one", T + "test_n_steps_as_written_out"),
+    (TABULAR + "prediction.py", "x + c.mean(0)", "x + c.sum(0)", T + "test_td_diverges_on_bairds_star"),
+    (TABULAR + "prediction.py", "jnp.dot(w, step.x_t) -", "0.9 * jnp.dot(w, step.x_t) -", T + "test_the_deadly_triad"),
+    (TABULAR + "control.py", "look_t.q, look_t.q[::-1]", "look_t.q, look_t.q", S + "test_its_numbers_hold[maximisation_bias]"),
+    (TABULAR + "control.py", "look_t.q[:, look_t.action]", "look_t.q.max(-1)", T + "test_control_finds_its_fixed_point"),
+    (TABULAR + "control.py", "(look_t.q @ look_t.policy)", "look_t.q.max(-1)", T + "test_control_finds_its_fixed_point"),
+    (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
+     T + "test_illegal_actions_are_never_bootstrapped_from"),
+    (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
 ]  # fmt: skip
 
 

@@ -83,15 +83,6 @@ option of each choice, one of MultiBinary actions for each bit that may be set.
 LEARNT = """\
 `Medley` with all of these switched on, where whoever ignores one of them has a mean return of 1/2 at best."""
 
-GAPS = {
-    "dict": "The entries of a Dict meet in the head, which adds up what each says. Without recurrence an agent therefore does not "
-    "learn that one entry decides what another means (`Pictured`).",
-    "mask": "A mask with Box actions is not refused.",
-    "strict": "EnvPool's masks need JAX's standard promotion of types: `jax_numpy_dtype_promotion=strict` is refused.",
-    "envpool": "EnvPool's masks of MultiDiscrete actions (some of Jumanji's) end in a `ValueError`.",
-}
-"""What does not work and should; each is a test that is expected to fail."""
-
 
 def claimed(name: str) -> list[str]:
     """The features that the agent says it has."""
@@ -259,7 +250,7 @@ def page(failed: Collection[tuple[str, Features]] = (), unlearnt: Collection[str
         rows = [[f, *(together(name, f, g) for g in has[:i])] for i, f in enumerate(has)]
         rows = [[*row, *[""] * (len(has) - len(row))] for row in rows if any(row[1:])]
         lines += ["", f"## Pairs: {name}", "", *table(["", *has[:-1]], rows)]
-    return "\n".join([*lines, "", "## Known gaps", "", *(f"- {gap}" for gap in GAPS.values()), ""])
+    return "\n".join([*lines, ""])
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from tests.contract import SMALL, train
-from yozh.agents import A2C, DQN
+from yozh import networks
+from yozh.agents import DQN
+from yozh.agents.actor_critic import stirred
 from yozh.core import Spec, TimeStep, YozhError
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
 from yozh.networks import CNN, MLP, QNetwork, forward
 from yozh.networks.noisy import Factorised, Independent, NoisyLinear, mean_sigma, perturbed
-from yozh.runners import evaluation
+from yozh.runners import evaluation, fused
+from yozh.runners.rollout import rollout
 from yozh.spaces import Box, Discrete
 
 SPEC = Spec(Box((3,)), Discrete(2))
@@ -104,28 +107,30 @@ def test_noisy_dqn_learns_without_random_actions():
     assert "noise" in metrics.report
 
 
-class NoisyA2C(A2C):
-    """Noise instead of an entropy bonus: one draw for each step of acting, another one for each update."""
-
-    def network(self, spec, key):
-        return Factorised().install(super().network(spec, key))
-
-    def act(self, params, memory, step, key, *, explore=True):
-        if explore:
-            params = eqx.tree_at(lambda p: p.net, params, perturbed(params.net, key))
-        return super().act(params, memory, step, key, explore=explore)
-
-    def loss(self, net, state, batch, key):
-        return super().loss(perturbed(net, key), state, batch, key)
-
-
-def test_policy_gradients_take_noise_too():
-    probe = SMALL["a2c"].probe
-    agent = NoisyA2C(**{f.name: getattr(probe, f.name) for f in dataclasses.fields(probe)})
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_policy_gradients_take_noise_too(name: str):
+    agent = dataclasses.replace(SMALL[name].probe, noisy=True)
     run, _ = train(agent, probes.Matched(), 400)
     found = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(probes.Matched(), 20), episodes=100, seed=1)
     assert found["mean_return"] >= 0.9
     assert isinstance(run.state.net.policy.layer, NoisyLinear)
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_what_acted_under_noise_is_learnt_from_under_the_same(name: str):
+    agent = dataclasses.replace(SMALL[name].probe, noisy=Factorised(2.0))
+    env = Vectorised(probes.Matched(), agent.streams)
+    run = fused.Fused(agent, env).init(jax.random.key(0))
+    for version in (0, 7):
+        state = eqx.tree_at(lambda s: s.counts.updates, run.state, jnp.int32(version))
+        _, u = rollout(agent, agent.policy(state), env, run.sim, 8, jnp.int32(version), jax.random.key(1))
+
+        def off(net, u=u):
+            policy = networks.unroll(net, u.step.obs, u.memory[0], u.step.first)[0][0]
+            return np.abs(policy.log_prob(u.action) - u.extras["log_prob"])[:-1].max()
+
+        assert off(stirred(state.net, agent.noise(state, u.version[0]))) < 1e-5
+        assert off(stirred(state.net, agent.noise(state, u.version[0] + 1))) > 1e-2 < off(state.net)
 
 
 def test_what_is_no_noise_is_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract import SMALL, train
 from yozh.agents import DQN, Constant, Linear, Multiplicative
-from yozh.agents.ppo import shuffle
+from yozh.agents.minibatches import shuffle
 from yozh.agents.schedules import Counts, over
 from yozh.agents.statistics import Running, normalise, observation_statistics, update
 from yozh.agents.targets import Hard, Soft

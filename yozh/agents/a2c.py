@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from yozh import networks
-from yozh.agents.actor_critic import ActorCriticAgent
+from yozh.agents.actor_critic import ActorCriticAgent, stirred
 from yozh.agents.base import State
 from yozh.agents.estimators import Estimator, NStep
 from yozh.agents.schedules import Counts, Schedule, schedule
@@ -22,6 +22,7 @@ from yozh.core import Experience, Unroll, leaf, require, static
 from yozh.losses import explained_variance, policy_gradient, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
+from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Latest
 
@@ -53,6 +54,8 @@ class A2C(ActorCriticAgent):
     """Subtract the running mean and divide by the running deviation, clip to ±10."""
     scale_rewards: bool = static(False)
     """Divide rewards by the running deviation of the discounted return, clip to ±10."""
+    noisy: Noise | bool | None = eqx.field(default=None, converter=as_noise)
+    """Explore by learnt noise on the weights besides: true, `Factorised(sigma)` or `Independent(sigma)`."""
     streams: int = static(8)
     """Parallel environments (1 in Stable-Baselines3; 8 in its zoo)."""
     length: int = static(5)
@@ -77,13 +80,15 @@ class A2C(ActorCriticAgent):
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Any]:
         # The reward statistics move first, the network then sees rewards on the new scale.
         state, reward = self.rewards(state, batch)
-        return self.descend(state, (batch, reward), key)
+        return self.descend(state, (batch, reward), self.noise(state, batch.version[0]))
 
-    def loss(self, net: ActorCritic, state: State, batch: tuple[Unroll, Array], key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:  # fmt: skip
+    def loss(self, net: ActorCritic, state: State, batch: tuple[Unroll, Array], key: Key[Array, ""] | None) -> tuple[Float[Array, ""], Any]:  # fmt: skip
         """`batch`: an unroll and its rewards `[T+1, B]`."""
         u, reward = batch
         legal = u.step.extras.get("legal")
-        (policy, value), _ = networks.unroll(net, self.see(state, u.step), u.memory[0], u.step.first, legal)
+        (policy, value), _ = networks.unroll(
+            stirred(net, key), self.see(state, u.step), u.memory[0], u.step.first, legal
+        )
         worth = jax.lax.stop_gradient(self.estimator(u, reward, value, self.gamma))
         log_prob, entropy = policy.log_prob(u.action)[:-1], policy.entropy()[:-1]
         policy_loss = weighted_mean(policy_gradient(log_prob, worth.advantage), worth.weight)

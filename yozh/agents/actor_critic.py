@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimator
@@ -12,6 +12,7 @@ from yozh.core import AnyArray, Spec, TimeStep, Unroll
 from yozh.networks import ActorCritic, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
+from yozh.networks.noisy import Noise, as_noise, perturbed
 
 
 class ActorCriticAgent(GradientAgent):
@@ -23,14 +24,26 @@ class ActorCriticAgent(GradientAgent):
     shared: eqx.AbstractVar[bool]
     squash: eqx.AbstractVar[bool]
     scale_rewards: eqx.AbstractVar[bool]
+    noisy: eqx.AbstractVar[Noise | bool | None]
 
     def network(self, spec: Spec, key: Key[Array, ""]) -> ActorCritic:
-        return ActorCritic(self.torso, self.core, spec, key, shared=self.shared, squash=self.squash)
+        net, noise = (
+            ActorCritic(self.torso, self.core, spec, key, shared=self.shared, squash=self.squash),
+            as_noise(self.noisy),
+        )
+        return net if noise is None else noise.install(net)
 
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
-        state = super().init(key, spec)
         scale = Running.of(()) if self.scale_rewards else None
-        return eqx.tree_at(lambda s: s.rewards, state, scale, is_leaf=lambda x: x is None)
+        noise = None if as_noise(self.noisy) is None else jax.random.key_data(jax.random.fold_in(key, 1))
+        return eqx.tree_at(
+            lambda s: (s.rewards, s.noise), super().init(key, spec), (scale, noise), is_leaf=lambda x: x is None
+        )
+
+    def noise(self, about: Params | State, version: Int[AnyArray, ""]) -> Key[Array, ""] | None:
+        """Of the parameters with this many updates behind them: layers keep one draw while these act, and what they did is learnt
+        from under the same draw (Fortunato et al. 2018, NoisyNet-A3C)."""
+        return None if about.noise is None else jax.random.fold_in(jax.random.wrap_key_data(about.noise), version)
 
     def initial_memory(self, params: Params, batch: int) -> PyTree:
         """The network's memory and, where rewards are scaled, the running discounted return."""
@@ -38,6 +51,10 @@ class ActorCriticAgent(GradientAgent):
 
     def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
         net_memory, discounted = memory
+        if explore:
+            params = eqx.tree_at(
+                lambda p: p.net, params, stirred(params.net, self.noise(params, params.counts.updates))
+            )
         (policy, _), net_memory = self.forward(params, net_memory, step)
         action = policy.sample(key) if explore else policy.mode()
         extras = {"log_prob": policy.log_prob(action)}
@@ -54,3 +71,8 @@ class ActorCriticAgent(GradientAgent):
         seen = state.rewards.update(unroll.extras["discounted"][1:])
         scaled = jnp.clip(unroll.step.reward * jax.lax.rsqrt(seen.variance + 1e-8), -10.0, 10.0)
         return eqx.tree_at(lambda s: s.rewards, state, seen), scaled
+
+
+def stirred(net: ActorCritic, noise: Key[Array, ""] | None) -> ActorCritic:
+    """With the noise of its layers, where there is any."""
+    return net if noise is None else perturbed(net, noise)

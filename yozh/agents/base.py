@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, UInt32
 
 from yozh import networks
 from yozh.agents import statistics
 from yozh.agents.schedules import Counts
 from yozh.agents.statistics import Running
-from yozh.core import Agent, Report, Spec, TimeStep, Unroll, concrete, require
+from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, concrete, require
 from yozh.networks.network import Network, initial_memory
 
 
@@ -24,6 +24,7 @@ class Params(eqx.Module):
     net: Network
     statistics: PyTree
     counts: Counts
+    noise: UInt32[AnyArray, "2"] | None = None
 
 
 class State(eqx.Module):
@@ -37,6 +38,8 @@ class State(eqx.Module):
     counts: Counts
     rewards: Running | None = None
     """Of discounted returns; `None` where rewards are not scaled."""
+    noise: UInt32[AnyArray, "2"] | None = None
+    """Key data of what a policy gradient's noisy layers draw; `None` where there are none."""
 
 
 class GradientAgent(Agent):
@@ -56,7 +59,7 @@ class GradientAgent(Agent):
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network: ...
 
     @abc.abstractmethod
-    def loss(self, net: Network, state: State, batch: Any, key: Key[Array, ""]) -> tuple[Float[Array, ""], tuple[dict[str, Array], Array | None]]:  # fmt: skip
+    def loss(self, net: Network, state: State, batch: Any, key: Any) -> tuple[Float[Array, ""], tuple[dict[str, Array], Array | None]]:  # fmt: skip
         """The scalar to descend, and with it metrics and new priorities (or `None`)."""
 
     @abc.abstractmethod
@@ -74,7 +77,7 @@ class GradientAgent(Agent):
         return State(net, None, self.optimiser(counts).init(ravel_pytree(net)[0]), seen, counts)
 
     def policy(self, state: State) -> Params:
-        return Params(state.net, state.statistics, state.counts)
+        return Params(state.net, state.statistics, state.counts, state.noise)
 
     def initial_memory(self, params: Params, batch: int) -> PyTree:
         return initial_memory(params.net, batch)
@@ -92,7 +95,7 @@ class GradientAgent(Agent):
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         return self.descend(state, batch, key)
 
-    def descend(self, state: State, batch: Any, key: Key[Array, ""]) -> tuple[State, Report]:
+    def descend(self, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[State, Report]:
         """One gradient step. A gradient that is not finite counts as zero, and is reported."""
         value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
         (loss, (metrics, priority)), gradient = value_and_grad(state.net)
@@ -104,7 +107,8 @@ class GradientAgent(Agent):
             updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
         net = jax.tree.map(jnp.add, state.net, unravel(updates))
-        state = self.after(State(net, state.target, optimiser, state.statistics, counts, state.rewards))
+        moved = (net, optimiser, counts)
+        state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, moved))
         return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:

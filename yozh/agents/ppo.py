@@ -13,22 +13,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import networks
-from yozh.agents.actor_critic import ActorCriticAgent
+from yozh.agents.actor_critic import ActorCriticAgent, stirred
 from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Estimator
+from yozh.agents.minibatches import Sequences, check_sizes
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Report, TimeStep, Unroll, leaf, require, static
+from yozh.core import Experience, Report, TimeStep, Unroll, leaf, static
 from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, squared, weighted_mean, weighted_variance
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
+from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Latest
 
 
-class Samples(eqx.Module):
+class Samples(Sequences):
     """What one minibatch needs, `[T, B, ...]`; without recurrence time is folded into B."""
 
     step: TimeStep
@@ -79,6 +81,8 @@ class PPO(ActorCriticAgent):
     """Subtract the running mean and divide by the running deviation, clip to ±10."""
     scale_rewards: bool = static(False)
     """Divide rewards by the running deviation of the discounted return, clip to ±10."""
+    noisy: Noise | bool | None = eqx.field(default=None, converter=as_noise)
+    """Explore by learnt noise on the weights besides: true, `Factorised(sigma)` or `Independent(sigma)`."""
     epochs: int = static(10)
     """Passes over each unroll."""
     minibatches: int = static(4)
@@ -89,12 +93,13 @@ class PPO(ActorCriticAgent):
     """Steps T of each stream in one unroll."""
 
     def __check_init__(self) -> None:
-        for name in ("streams", "length", "epochs", "minibatches"):
-            require(getattr(self, name) > 0, f"ppo: {name} must be positive, not {getattr(self, name)}")
-        total, what = (self.streams * self.length, "steps") if self.core is None else (self.streams, "streams")
-        require(
-            total % self.minibatches == 0,
-            f"ppo: {self.minibatches} minibatches do not divide {total} {what}; sequences of a recurrent policy stay whole",
+        check_sizes(
+            "ppo",
+            streams=self.streams,
+            length=self.length,
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            whole=self.core is not None,
         )
 
     @property
@@ -105,41 +110,42 @@ class PPO(ActorCriticAgent):
         return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
-        step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
-        memory = batch.memory[0]
-        (_, value), _ = networks.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
-        state, reward = self.rewards(state, batch)
-        worth = self.estimator(batch, reward, value, self.gamma)
-        past = jax.tree.map(lambda x: x[:-1], (step, batch.action, batch.extras["log_prob"], value))
-        samples = Samples(*past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
-        if not jax.tree.leaves(memory):
-            samples = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), samples)
+        noise = self.noise(state, batch.version[0])
+        state, samples = self.samples(state, batch, noise)
 
         def update(carry: tuple[State, Array], minibatch: Samples) -> tuple[tuple[State, Array], Report]:
             state, go = carry
-            new, report = self.descend(state, minibatch, key)
+            new, report = self.descend(state, minibatch, noise)
             if self.target_kl is not None:
                 new = jax.tree.map(lambda n, o: jnp.where(go, n, o), new, state)
                 go = go & (report.metrics["kl"] <= 1.5 * self.target_kl)
             return (new, go), report
 
         def epoch(carry: tuple[State, Array], key: Key[Array, ""]) -> tuple[tuple[State, Array], Report]:
-            return jax.lax.scan(update, carry, self.shuffled(samples, key))
+            return jax.lax.scan(update, carry, samples.shuffled(self.minibatches, key))
 
         (state, _), reports = jax.lax.scan(epoch, (state, jnp.ones((), bool)), jax.random.split(key, self.epochs))
         metrics = jax.tree.map(jnp.mean, reports.metrics)
         metrics["explained_variance"] = explained_variance(samples.value, samples.target, samples.weight)
         return state, Report(metrics, reports.finite.all())
 
-    def shuffled(self, samples: Samples, key: Key[Array, ""]) -> Samples:
-        """Minibatches `[M, T, B/M, ...]` that cover every sample once."""
-        order = shuffle(key, samples.weight.shape[1]).reshape(self.minibatches, -1)
-        parts = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), eqx.tree_at(lambda s: s.memory, samples, ()))
-        return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[order], samples.memory))
+    def samples(self, state: State, batch: Unroll, noise: Key[Array, ""] | None) -> tuple[State, Samples]:
+        """What an unroll teaches, under the weights that acted."""
+        step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
+        memory, net = batch.memory[0], stirred(state.net, noise)
+        (_, value), _ = networks.unroll(net, step.obs, memory, step.first, step.extras.get("legal"))
+        state, reward = self.rewards(state, batch)
+        worth = self.estimator(batch, reward, value, self.gamma)
+        past = dict(step=step, action=batch.action, log_prob=batch.extras["log_prob"], value=value)
+        past = jax.tree.map(lambda x: x[:-1], past)
+        fresh = Samples(**past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
+        return state, fresh.apart()
 
-    def loss(self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:
+    def loss(
+        self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""] | None
+    ) -> tuple[Float[Array, ""], Any]:
         legal = batch.step.extras.get("legal")
-        (policy, value), _ = networks.unroll(net, batch.step.obs, batch.memory, batch.step.first, legal)
+        (policy, value), _ = networks.unroll(stirred(net, key), batch.step.obs, batch.memory, batch.step.first, legal)
         clip = self.clip(state.counts)
         advantage = _normalised(batch.advantage, batch.weight) if self.normalise_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
@@ -159,16 +165,6 @@ class PPO(ActorCriticAgent):
             "clip_fraction": weighted_mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32), batch.weight),
         }
         return loss, (metrics, None)
-
-
-def shuffle(key: Key[Array, ""], n: int) -> Int[Array, " n"]:
-    """A random order of n numbers: random high bits are sorted, with the number itself in the low ones.
-
-    One array to sort and no second to carry along: on a CPU a quarter of the time of `jax.random.permutation`.
-    """
-    low = (n - 1).bit_length()
-    bits = jax.random.bits(key, (n,), jnp.uint32) >> low << low
-    return (jnp.sort(bits | jnp.arange(n, dtype=jnp.uint32)) & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
 
 
 def _normalised(x: Float[Array, "T B"], weight: Float[Array, "T B"]) -> Float[Array, "T B"]:

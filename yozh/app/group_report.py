@@ -51,7 +51,7 @@ def _subtitle(config: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     words = [
         f"{config['steps']:,} environment steps",
         f"{sum(r['status'] in DONE for r in rows)} of {len(rows)} seeds done",
-        f"{config['envs']} streams",
+        page.streams(config),
         f"{config['backend']} environments",
         {"vectorised": "all seeds in one program", "in turn": "one after the other"}.get(
             config["way"], "a process each"

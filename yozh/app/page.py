@@ -1,6 +1,7 @@
 """What all reports are made of: one HTML file each, in one look, that needs no network and no other file."""
 
 import html
+import re
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -57,10 +58,19 @@ def rows(titles: list[str], rows: list[list[str]]) -> str:
 def settings(config: dict[str, Any]) -> str:
     rows = "".join(
         f'<tr title="{html.escape(doc)}"><th>{html.escape(name)}</th><td>{html.escape(value)}</td>'
-        f"<td class=doc>{html.escape(doc)}</td></tr>"
+        f"<td class=doc>{_marked(doc)}</td></tr>"
         for name, value, doc in config["options"]
     )
     return f"<table>{rows}</table>"
+
+
+def _marked(text: str) -> str:
+    """What stands between backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+
+
+def streams(config: dict[str, Any]) -> str:
+    return f"{config['envs']} stream{'s' if config['envs'] != 1 else ''}"
 
 
 def machine(config: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def write_report(path: str | Path) -> Path:
 def _subtitle(run: RunRecord) -> str:
     config, summary = run.config, run.summary
     words = [f"{summary.get('steps', config['steps']):,} environment steps", f"seed {config['seed']}"]
-    words += [f"{config['envs']} streams"] if config.get("envs") else []
+    words += [page.streams(config)] if config.get("envs") else []
     words += [f"{config['backend']} environments", config.get("started", "")[:10], summary.get("status", "unfinished")]
     group = '<a href="../report.html">one of a group of seeds</a>' if read_group(run.path.parent) else ""
     return page.words([html.escape(w) for w in words] + [group])

@@ -59,8 +59,20 @@ def _spec(config: Config) -> Spec:
         action = supported(config.id, native.gymnasium_action_space)
     if isinstance(action, spaces.Box) and "int" in action.dtype and len(action.shape) == 1 and action.low == 0:
         action = spaces.MultiDiscrete(tuple(int(high) + 1 for high in action.bounds()[1]))
+    if isinstance(observation, spaces.Dict) and MASK in dict(observation.items):
+        _check_mask(config.id, dict(observation.items)[MASK], action)
     observation, legal = without_mask(_unbound(observation))
     return Spec(observation, action, legal)
+
+
+def _check_mask(id: str, mask: spaces.Space, action: spaces.Space) -> None:
+    shape = mask.shape if isinstance(mask, spaces.Box) else ()
+    each = (len(action.ns), max(action.ns)) if isinstance(action, spaces.MultiDiscrete) else None
+    several = isinstance(action, spaces.MultiDiscrete) and len(set(action.ns)) == 1 and shape == each
+    require(
+        several or (isinstance(action, spaces.Discrete) and shape == (action.n,)),
+        f"{id}: its mask {shape} is of combinations of {spaces.describe(action)}; agents choose one by one",
+    )
 
 
 def _unbound(space: spaces.Space) -> spaces.Space:
@@ -212,7 +224,7 @@ def _narrow(np_: Any, x: Any) -> Any:
 def _observation(spec: Spec, obs: PyTree) -> tuple[PyTree, dict[str, Any]]:
     extras = {}
     if spec.legal:
-        extras = {"legal": obs[MASK] != 0}
+        extras = {"legal": obs[MASK].astype(bool).reshape(len(obs[MASK]), -1)}
         obs = {k: x for k, x in obs.items() if k != MASK}
     while not isinstance(spec.observation, spaces.Dict) and isinstance(obs, dict):
         (obs,) = obs.values()

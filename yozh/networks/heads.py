@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, Float, Key
 from yozh import spaces
 from yozh.core import YozhError
 from yozh.distributions import Bernoulli, Categorical, Distribution, Factored, Normal, TanhNormal, masked
-from yozh.networks.layers import linear
+from yozh.networks.layers import Linear, linear
 
 
 class PolicyHead(eqx.Module):
     """A distribution over the actions of a space. A Gaussian's log standard deviation does not depend on the state."""
 
-    layer: eqx.nn.Linear
+    layer: Linear
     log_std: Float[Array, "..."] | None
     space: spaces.Leaf = eqx.field(static=True)
     squash: bool = eqx.field(static=True)
@@ -63,8 +63,8 @@ class QHead(eqx.Module):
     """The values of all actions, or some numbers for each; dueling: `Q(s, a) = V(s) + A(s, a) - mean_b A(s, b)` (Wang et al.
     2016, eq. 9), number by number."""
 
-    advantage: eqx.nn.Linear
-    value: eqx.nn.Linear | None
+    advantage: Linear
+    value: Linear | None
     outputs: int | None = eqx.field(static=True)
 
     def __init__(self, actions: int, features: int, key: Key[Array, ""], *, init: str, dueling: bool, outputs: int | None = None):  # fmt: skip

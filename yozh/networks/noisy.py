@@ -26,7 +26,7 @@ class NoisyLinear(eqx.Module):
     noise: "type[Noise]" = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        return self.weight @ x + self.bias
+        return x @ self.weight.T + self.bias
 
     def perturbed(self, key: Key[Array, ""]) -> "NoisyLinear":
         """With ε drawn and added to μ."""

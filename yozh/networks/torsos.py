@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import spaces
 from yozh.core import YozhError, require, static
-from yozh.networks.layers import ACTIVATIONS, Perceptron, conv
+from yozh.networks.layers import ACTIVATIONS, Norm, Perceptron, conv, layer_norm
 
 Torso = Callable[[PyTree], Float[Array, " features"]]
 
@@ -43,6 +43,7 @@ class _Vector(eqx.Module):
 
 class _Convolutional(eqx.Module):
     convolutions: tuple[eqx.nn.Conv2d, ...]
+    norms: tuple[Norm, ...]
     layers: Perceptron
     channel_last: bool = eqx.field(static=True)
     scale: float = eqx.field(static=True)
@@ -51,22 +52,42 @@ class _Convolutional(eqx.Module):
     def __call__(self, obs: Array) -> Float[Array, " features"]:
         x = jnp.moveaxis(obs, -1, 0) if self.channel_last else obs
         x = x.astype(jnp.float32) * self.scale
-        for layer in self.convolutions:
-            x = ACTIVATIONS[self.activation](layer(x))
+        for layer, norm in zip(self.convolutions, self.norms, strict=True):
+            x = ACTIVATIONS[self.activation](norm(layer(x)))
         return self.layers(x.ravel())
 
 
 class _Joined(eqx.Module):
-    """One torso for each leaf of a Dict or Tuple, their features side by side."""
+    """One torso for each leaf of a Dict or Tuple, then a layer in which their features meet: without it what one entry says
+    could not depend on another."""
 
     torsos: tuple[Torso, ...]
+    meeting: Perceptron
 
     def __call__(self, obs: PyTree) -> Float[Array, " features"]:
-        return jnp.concatenate([t(x) for t, x in zip(self.torsos, jax.tree.leaves(obs), strict=True)])
+        said = [t(x) for t, x in zip(self.torsos, jax.tree.leaves(obs), strict=True)]
+        return self.meeting(jnp.concatenate(said))
+
+
+def _joined(parts: "MLP | Auto", space: spaces.Space, key: Key[Array, ""]) -> _Joined:
+    """The meeting layer is as wide as the last of a part; relu, since features of an image can be so large that tanh would hide
+    all else."""
+    leaves = list_leaves(space)
+    *keys, last = jax.random.split(key, len(leaves) + 1)
+    torsos = tuple(parts.build(s, k) for s, k in zip(leaves, keys, strict=True))
+    size = sum(features(t, s) for t, s in zip(torsos, leaves, strict=True))
+    settings = dict(activation="relu", init=parts.init, norm=parts.norm)
+    return _Joined(torsos, Perceptron(size, parts.widths[-1:], last, **settings))
+
+
+def features(torso: Torso, space: spaces.Space) -> int:
+    """Length of the torso's answer to an observation of the space."""
+    return jax.eval_shape(torso, jax.tree.map(jnp.asarray, spaces.zeros(space))).shape[0]
 
 
 class MLP(Blueprint):
-    """Fully connected layers over the flattened observation."""
+    """Fully connected layers over the flattened observation; of a Dict or Tuple over each leaf, and a layer in which they
+    meet."""
 
     widths: tuple[int, ...] = static((64, 64))
     """Units of each layer."""
@@ -74,18 +95,19 @@ class MLP(Blueprint):
     """tanh, relu, elu, silu or gelu."""
     init: str = static("orthogonal")
     """`orthogonal` (PPO) or `uniform` (PyTorch's default, DQN)."""
+    norm: bool = static(False)
+    """A layer norm before each activation."""
 
     def __check_init__(self) -> None:
         check_layers(self.activation, self.init)
 
     def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
-        leaves = list_leaves(space)
-        keys = jax.random.split(key, len(leaves))
-        built = tuple(
-            _Vector(Perceptron(flat_size(s), self.widths, k, activation=self.activation, init=self.init), s)
-            for s, k in zip(leaves, keys, strict=True)
-        )
-        return built[0] if not isinstance(space, spaces.Dict | spaces.Tuple) else _Joined(built)
+        if isinstance(space, spaces.Dict | spaces.Tuple):
+            return _joined(self, space, key)
+        (key,) = jax.random.split(key, 1)
+        size = flat_size(space)
+        layers = Perceptron(size, self.widths, key, activation=self.activation, init=self.init, norm=self.norm)
+        return _Vector(layers, space)
 
 
 class CNN(Blueprint):
@@ -97,6 +119,8 @@ class CNN(Blueprint):
     widths: tuple[int, ...] = static((512,))
     activation: str = static("relu")
     init: str = static("orthogonal")
+    norm: bool = static(False)
+    """A layer norm before each activation, over all channels and places of a convolution."""
 
     def __check_init__(self) -> None:
         check_layers(self.activation, self.init)
@@ -121,19 +145,21 @@ class CNN(Blueprint):
         channel_last = space.shape[-1] <= space.shape[0]
         channels, size = (space.shape[-1], space.shape[:2]) if channel_last else (space.shape[0], space.shape[1:])
         *keys, last = jax.random.split(key, len(self.channels) + 1)
-        layers = []
+        layers, norms = [], []
         for outputs, kernel, stride, k in zip(self.channels, self.kernels, self.strides, keys, strict=True):
             layers.append(conv(channels, outputs, kernel, stride, k, init=self.init))
             channels, size = outputs, tuple((n - kernel) // stride + 1 for n in size)
             require(min(size) > 0, f"CNN: images of {space.shape} are too small for kernels {self.kernels}")
-        head = Perceptron(channels * math.prod(size), self.widths, last, activation=self.activation, init=self.init)
+            norms.append(layer_norm((outputs, *size), self.norm))
+        inputs = channels * math.prod(size)
+        head = Perceptron(inputs, self.widths, last, activation=self.activation, init=self.init, norm=self.norm)
         scale = 1 / 255 if space.dtype == "uint8" else 1.0
-        return _Convolutional(tuple(layers), head, channel_last, scale, self.activation)
+        return _Convolutional(tuple(layers), tuple(norms), head, channel_last, scale, self.activation)
 
 
 class Auto(Blueprint):
     """What the space asks for: the Nature CNN for large images, MinAtar's for small ones, an MLP for all else, and for a
-    Dict or Tuple one torso a leaf, side by side."""
+    Dict or Tuple one torso a leaf and a layer in which they meet."""
 
     widths: tuple[int, ...] = static((64, 64))
     """Units of each layer of the MLP."""
@@ -141,22 +167,22 @@ class Auto(Blueprint):
     """Of the MLP: tanh, relu, elu, silu or gelu."""
     init: str = static("orthogonal")
     """`orthogonal` (PPO) or `uniform` (PyTorch's default, DQN)."""
+    norm: bool = static(False)
+    """A layer norm before each activation, of whichever torso it is."""
 
     def __check_init__(self) -> None:
         check_layers(self.activation, self.init)
 
     def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
         if isinstance(space, spaces.Dict | spaces.Tuple):
-            leaves = list_leaves(space)
-            keys = jax.random.split(key, len(leaves))
-            return _Joined(tuple(self.build(s, k) for s, k in zip(leaves, keys, strict=True)))
+            return _joined(self, space, key)
         if isinstance(space, spaces.Box) and len(space.shape) == 3:
             image = sorted(space.shape)[1]
             if image >= 36:
-                return CNN.nature(init=self.init).build(space, key)
+                return CNN.nature(init=self.init, norm=self.norm).build(space, key)
             if 3 <= image <= 16:
-                return CNN.minatar(init=self.init).build(space, key)
-        return MLP(self.widths, self.activation, self.init).build(space, key)
+                return CNN.minatar(init=self.init, norm=self.norm).build(space, key)
+        return MLP(self.widths, self.activation, self.init, self.norm).build(space, key)
 
 
 class Ready(Blueprint):
