@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+T = TypeVar("T")
 Layer = TypeVar("Layer", "Linear", eqx.nn.Conv2d)
 Norm = eqx.nn.LayerNorm | eqx.nn.Identity
 
@@ -25,6 +26,22 @@ class Linear(eqx.nn.Linear):
 
     def __call__(self, x: Float[Array, " inputs"], *, key: Any = None) -> Float[Array, " outputs"]:
         return x @ self.weight.T + self.bias
+
+
+class Turned(eqx.Module):
+    """A linear layer whose weight lies as `[inputs, outputs]`."""
+
+    weight: Float[Array, "inputs outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __call__(self, x: Float[Array, " inputs"], *, key: Any = None) -> Float[Array, " outputs"]:
+        return x @ self.weight + self.bias
+
+
+def turned(tree: T) -> T:
+    """Networks for a loop that takes a few elements at a time: weights are turned once before it, and not at every step."""
+    is_linear = lambda x: isinstance(x, Linear)  # noqa: E731
+    return jax.tree.map(lambda x: Turned(x.weight.T, x.bias) if is_linear(x) else x, tree, is_leaf=is_linear)
 
 
 def linear(inputs: int, outputs: int, key: Key[Array, ""], *, init: str, gain: float = math.sqrt(2)) -> Linear:

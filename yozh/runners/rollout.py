@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import spaces
 from yozh.core import Agent, AnyArray, BatchedEnv, TimeStep, Unroll
+from yozh.networks.layers import turned
 
 
 class Sim(eqx.Module):
@@ -42,7 +43,7 @@ def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int
         state, after = env.step(state, spaces.clip(env.spec.action, action))
         return (state, after, memory), (step, action, extras)
 
-    keys = unroll_keys(key, length)
+    keys, params = unroll_keys(key, length), turned(params)
     (state, step, memory), past = jax.lax.scan(advance, (sim.env, sim.step, sim.memory), keys[:-1])
     # The action of the final step is chosen again when the next unroll begins; what it leaves unused is never computed.
     action, extras, _ = agent.act(params, memory, step, keys[-1])
