@@ -11,7 +11,7 @@ def _net(*widths: int) -> Auto:
 PRESETS = {
     "CartPole-v1": Preset(
         DQN(learning_rate=Linear(1e-3, 0.0), epsilon=Linear(1.0, 0.04, 0.16), torso=_net(256, 256), target=Hard(128), batch=64,
-            capacity=100_000, warm_up=1000, update_every=2, length=256, streams=1, double=True, n_step=3),
+            capacity=100_000, warm_up=1000, update_every=2, length=256, streams=1, double=True, n_step=3, max_gradient_norm=1.0),
         steps=50_000,
         reached="500, 500, 500, 500, 500 on seeds 300-304 in 7 s each (200-204 chose it: 11 of 12 seeds 496 or more)",
         source="rl-zoo3's bouts of 128 updates after 256 steps; double, a smaller learning rate that is annealed",
