@@ -18,6 +18,17 @@ if jax.config.jax_compilation_cache_dir is None:  # the workers of one run share
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+TRAINING = {f"test_{name}" for name in ("adapters", "checkpoint", "contract", "discounts", "dqn_parts", "ensemble", "export",
+            "recurrent_dqn", "seeds", "support", "training", "tune")}  # fmt: skip
+"""Files of tests that train, most of them slow together if not each."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in TRAINING:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def lenient():
     """For code that is not ours: JAX's usual promotion rules."""

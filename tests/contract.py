@@ -11,6 +11,7 @@ import numpy as np
 from yozh.agents import A2C, DQN, PPO, PQN, Constant, Linear
 from yozh.agents.backups import Munchausen
 from yozh.agents.estimators import GAE, NStep
+from yozh.agents.heads import Bootstrapped
 from yozh.agents.sampling import Prioritised
 from yozh.agents.scales import Clipped, PopArt
 from yozh.agents.schedules import over
@@ -41,6 +42,8 @@ class Small:
     """Features of `support.FEATURES` that it refuses besides."""
     medley: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings, beside those of `probe`, under which all of `Medley` is learnt at once."""
+    beside: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """What else must be set for a static field to mean anything."""
     stores_policy: bool = True
     """Whether unrolls carry the log-probability of their actions."""
 
@@ -58,11 +61,12 @@ SMALL: dict[str, Small] = {
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
             target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
         {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "n_step": 2, "values": C51(0.0, 20.0, 11),
+         "core": GRU(8), "sequence": 3, "burn_in": 2, "heads": Bootstrapped(3, 0.5),
          "backup": Munchausen(), "replay": Prioritised(), "reward": Clipped(0.5), "scale": PopArt(0.1), "noisy": True,
          "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4, "length": 6},
         DQN(learning_rate=1e-2, torso=NET, streams=8, batch=64, capacity=2000, warm_up=100, update_every=8, gamma=0.9,
             target=Hard(20), epsilon=Constant(0.5)),
-        continuous=False, recurrent=False, stores_policy=False,
+        continuous=False, stores_policy=False, beside={"burn_in": {"core": GRU(8)}},
     ),
     "ppo": Small(
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,

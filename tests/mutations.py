@@ -23,8 +23,12 @@ P, V, N, D = (
     "tests/test_prioritised.py::", "tests/test_values.py::", "tests/test_noisy.py::", "tests/test_dqn_parts.py::",
 )  # fmt: skip
 
+SEQUENCES, SAMPLING, HEADS = "yozh/agents/sequences.py", "yozh/agents/sampling.py", "yozh/agents/heads.py"
+R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/test_discounts.py::"
+
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
+
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -104,7 +108,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (LOSSES, "jnp.sum(loss * chance", "jnp.mean(loss + 0 * chance", V + "test_lessons_are_least_for_the_target_itself"),
     (LOSSES, "- 1.0) + epsilon * x", "- 1.0)", V + "test_squash_and_back"),
     (LOSSES, "root = 2.0 * far", "root = far", V + "test_squash_and_back"),
-    (PRIORITISED, " & ~ring.steps[0].last[moment]", " & True", P + "test_windows_that_begin_at_an_end_are_never_drawn"),
+    (PRIORITISED, " & ~ring.steps[0].last[learnt % moments].all(1)", " & True", P + "test_windows_that_begin_at_an_end_are_never_drawn"),
     (PRIORITISED, "(age <= ring.filled)", "(age <= moments)", P + "test_what_is_there_is_what_replay_has"),
     (PRIORITISED, "(age >= self.window)", "(age > 0)", P + "test_what_is_there_is_what_replay_has"),
     (PRIORITISED, "length + self.window, moments", "length, moments", P + "test_what_is_there_is_what_replay_has"),
@@ -118,7 +122,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/stores/sums.py", "[place].sum(-1)", "[place].max(-1)", P + "test_sums_find_numbers_as_often_as_they_are_large"),
     ("yozh/stores/ranks.py", "0.5 * (self.counts + 1)", "1.0 * (self.counts + 1)", P + "test_ranks_are_exact_and_ties_share_their_mean"),
     ("yozh/stores/ranks.py", "add(-(once", "add(0 * (once", P + "test_ranks_are_exact_and_ties_share_their_mean"),
-    ("yozh/agents/sampling.py", "weight / jnp.max(weight)", "weight", D + "test_importance_weights"),
+    (SAMPLING, "weight / jnp.max(weight)", "weight", D + "test_importance_weights"),
     (VALUES, "loss - entropy", "loss", V + "test_lessons_are_least_for_the_target_itself"),
     (VALUES, "(target.worth < self.low) | ", "", V + "test_lessons_are_least_for_the_target_itself"),
     (VALUES, "target.mean()[..., None]", "target.worth[..., :1]", V + "test_lessons_are_least_for_the_target_itself"),
@@ -139,7 +143,28 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (DQN, "self.scale.encode(net, known.worth)", "known.worth", D + "test_values_come_out_true"),
     (DQN, "self.reward(batch.step.reward)", "batch.step.reward", D + "test_what_is_told_and_what_is_learnt"),
     (DQN, "        if explore:", "        if True:", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
-    (DQN, "or self.noisy is not None", "", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
+    (DQN, "self.noisy is not None or ", "", N + "test_acting_explores_by_noise_alone_and_evaluation_has_none"),
+    (DQN, " or self.heads.explores", "", E + "test_a_head_is_drawn_for_an_episode_and_followed"),
+    (DQN, "jax.lax.stop_gradient(net), state", "net, state", R + "test_gradients_flow_through_a_sequence_and_not_through_the_burn_in"),
+    (DQN, "{MEMORY: memory}", "{MEMORY: jax.tree.map(jnp.zeros_like, memory)}", R + "test_the_stored_memory_is_the_one_that_acted"),
+    (DQN, "windows(looked, self.burn_in,", "windows(looked, 0,", R + "test_targets_and_priorities_by_hand"),
+    (SEQUENCES, "x[start + i : start + i + positions]", "x[start : start + positions]", R + "test_targets_and_priorities_by_hand"),
+    (SEQUENCES, "m[0], batch.extras", "m[-1], batch.extras", R + "test_targets_and_priorities_by_hand"),
+    (SAMPLING, "error = error * weight", "error = 1 * error", R + "test_sizes"),
+    (SAMPLING, "(1.0 - self.peak) * mean", "self.peak * mean", R + "test_sizes"),
+    (PRIORITISED, "arange(self.lead, self.lead + self.positions,", "arange(0, self.positions,",
+     R + "test_every_step_that_can_be_learnt_from_is_drawn"),
+    (PRIORITISED, "[learnt % moments].all(1)", "[learnt % moments].any(1)", R + "test_every_step_that_can_be_learnt_from_is_drawn"),
+    (HEADS, "x[:, i], look(step)", "x[:, 0], look(step)", H + "test_targets_are_those_of_each_answer_alone"),
+    (HEADS, "(heads, self.gammas(gamma))", "(heads, 0 * self.gammas(gamma) + gamma)", H + "test_targets_are_those_of_each_answer_alone"),
+    (HEADS, "nodes(gamma) ** self.k", "nodes(gamma)", H + "test_hyperbolic_discounts"),
+    (HEADS, "prefer.min(-2) > illegal", "prefer.min(-2) >= illegal", H + "test_actions_that_are_not_legal_stay_so_in_a_mixture"),
+    (HEADS, "head < 0, jax", "head < 9, jax", E + "test_a_head_is_drawn_for_an_episode_and_followed"),
+    (HEADS, "self.share(window) / self.count", "jnp.ones((len(window.weight), self.count))", E + "test_heads_learn_only_from_their_share"),
+    (HEADS, "self.chance, prefer.shape", "0.5, prefer.shape", E + "test_masks_come_as_often_as_they_should"),
+    (HEADS, "self.prior * x, fixed.head", "x, fixed.head", E + "test_prior"),
+    ("yozh/networks/following.py", "+ jax.lax.stop_gradient(self.fixed).read", "+ self.fixed.read", E + "test_heads_learn_only_from_their_share"),
+    ("yozh/environments/deep_sea.py", "-0.01 / self.size", "0.01 / self.size", E + "test_deep_sea"),
     (PQN, "jnp.max(q, -1)[1:]", "jnp.max(q, -1)[:-1]", Q + "test_the_loss_as_the_paper_prints_it"),
     (PQN, "self.gamma, self.lam)", "self.gamma, 1.0)", Q + "test_the_loss_as_the_paper_prints_it"),
     (PQN, "self.reward(batch.step.reward)", "batch.step.reward", Q + "test_the_loss_as_the_paper_prints_it"),

@@ -98,8 +98,9 @@ def test_no_dead_structure(name: str, field: str):
     """Every structural hyper-parameter changes what is learnt."""
     small = SMALL[name]
     env = Pendulum() if field == "squash" else CartPole()
-    other = dataclasses.replace(small.agent, **{field: small.structural[field]})
-    one, two = (learnt(train(a, env, turns(small.agent))[0]) for a in (small.agent, other))
+    agent = dataclasses.replace(small.agent, **small.beside.get(field, {}))
+    other = dataclasses.replace(agent, **{field: small.structural[field]})
+    one, two = (learnt(train(a, env, turns(small.agent))[0]) for a in (agent, other))
     assert one.shape != two.shape or np.abs(one - two).max() > 1e-7
 
 

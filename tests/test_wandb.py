@@ -1,6 +1,7 @@
 """Runs told to Weights & Biases, offline."""
 
 import sys
+import time
 
 import pytest
 
@@ -77,5 +78,8 @@ def test_offline(tmp_path, monkeypatch):
     assert main(words.split()) == 0
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     (records,) = offline.glob("*.wandb")
+    until = time.monotonic() + 60  # a process of wandb's own writes it
+    while records.stat().st_size <= 1000 and time.monotonic() < until:
+        time.sleep(0.1)
     assert records.stat().st_size > 1000
     assert {"report.html", "summary.json", "policy.safetensors"} <= {p.name for p in (offline / "files").iterdir()}

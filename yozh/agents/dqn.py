@@ -5,9 +5,12 @@
 where R and Γ are the reward and the discount of n steps cut at the episode's end, and s' the observation they lead to. What
 stands here is said by parts: Z and ℓ by `values` (plainly: Q(s, a) and Huber's loss), R + Γ Z by `backup`, h by `scale` (plainly:
 the identity), which windows come and their weight w by `replay`. Double Q-learning chooses a* with θ and values it with θ⁻
-(van Hasselt et al. 2016, eq. 4).
+(van Hasselt et al. 2016, eq. 4). With a recurrent network s is all that was seen in the episode: the loss is the mean over the
+steps of a sequence, before which θ and θ⁻ each rebuild their memory from the one that acting had (Kapturowski et al. 2019). With
+several `heads` the loss is the mean of theirs.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -20,15 +23,19 @@ from jaxtyping import Array, Float, Key, PyTree
 from yozh import losses, networks, spaces
 from yozh.agents.backups import Backup, Greedy, Look, Munchausen, Target, Traced
 from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.exploration import epsilon_greedy, greedy
+from yozh.agents.heads import Heads, Single
 from yozh.agents.sampling import Sampling, Uniform
 from yozh.agents.scales import PopArt, Raw, Rewards, Same, Scale
 from yozh.agents.schedules import Counts, Linear, Schedule, schedule
+from yozh.agents.sequences import MEMORY, check_window, folded, memory_before, part, windows
 from yozh.agents.targets import Hard, TargetUpdate
 from yozh.agents.values import C51, Expected, Outcomes, Values, taken
 from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, leaf, require, static
 from yozh.distributions import masked
 from yozh.networks import Auto, Blueprint
-from yozh.networks.network import Network
+from yozh.networks.cores import CoreBlueprint
+from yozh.networks.network import Network, initial_memory
 from yozh.networks.noisy import Noise, as_noise, mean_sigma, perturbed
 from yozh.networks.torsos import as_blueprint
 
@@ -41,13 +48,15 @@ class DQN(GradientAgent):
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     epsilon: Schedule = schedule(Linear(1.0, 0.05, 0.1))
-    """Chance of a random action while training; not used where the layers are noisy."""
+    """Chance of a random action while training; not used where the layers are noisy or heads explore."""
     target: TargetUpdate = Hard(2500)
     """How the target network follows: `Hard(updates)` or `Soft(rate)`. (10,000 environment steps at the default ratio.)"""
     max_gradient_norm: Float[Array, ""] = leaf(10.0)
     """Global norm to which gradients are clipped."""
     adam_epsilon: Float[Array, ""] = leaf(1e-8)
     torso: Blueprint = eqx.field(default=Auto(activation="relu", init="uniform"), converter=as_blueprint)
+    core: CoreBlueprint | None = None
+    """`GRU(size)` or `LSTM(size)` for a recurrent network; the replay then holds its memory too."""
     double: bool = static(False)
     """Choose the bootstrap action with the online network."""
     dueling: bool = static(False)
@@ -59,8 +68,16 @@ class DQN(GradientAgent):
     """Where the target comes from: `Greedy()`, `Munchausen()`, `Retrace(lam)` or `Peng(lam)`."""
     n_step: int = static(1)
     """Steps of a window: before the bootstrap, or at most before a trace ends."""
+    sequence: int | None = static(None)
+    """Consecutive steps that are learnt from together, each with a window of its own; none: 1, or 10 with a `core` (80 in the
+    paper). Gradients flow through the memory from one to the next."""
+    burn_in: int = static(0)
+    """Steps before these which only rebuild the memory (40 in the paper)."""
     replay: Sampling = Uniform()
     """How windows are drawn: `Uniform()` or `Prioritised(alpha, beta)`."""
+    heads: Heads = Single()
+    """One answer, or several side by side: `Bootstrapped(count)` explores by them, `Horizons(others)` and `Hyperbolic(k)` learn at
+    several discounts."""
     reward: Rewards = Raw()
     """What is learnt from: the rewards as they come, `Clipped(bound)` or `Scaled(factor)`. Evaluation counts them as they come."""
     scale: Scale = Same()
@@ -96,7 +113,7 @@ class DQN(GradientAgent):
             ),
         )
         room = self.capacity // self.streams
-        require(room > self.n_step, f"dqn: n_step {self.n_step} does not fit into {room} stored steps of each stream")
+        check_window(self.burn_in, self.positions, self.n_step, remembers=self.core is not None, room=room)
         require(
             self.warm_up <= self.capacity, f"dqn: warm_up {self.warm_up} is larger than the store of {self.capacity}"
         )
@@ -112,6 +129,17 @@ class DQN(GradientAgent):
             not (isinstance(self.values, C51) and isinstance(self.scale, PopArt)),
             "dqn: C51 learns chances of fixed returns, which PopArt cannot rescale; use quantiles, or scale=Squashed()",
         )
+        self.heads.check(self.values, self.scale)
+
+    @property
+    def positions(self) -> int:
+        """Steps of a window of replay that are learnt from."""
+        return self.sequence if self.sequence is not None else 1 if self.core is None else 10
+
+    @property
+    def window(self) -> int:
+        """Transitions of a window of replay."""
+        return self.burn_in + self.positions - 1 + self.n_step
 
     @property
     def experience(self) -> Experience:
@@ -119,18 +147,21 @@ class DQN(GradientAgent):
         return Experience(
             streams=self.streams,
             unroll=unroll,
-            store=self.replay.store(self.capacity, self.batch, self.n_step),
+            store=self.replay.store(self.capacity, self.batch, self.window, self.burn_in, self.positions),
             updates=unroll * self.streams // self.update_every,
-            warm_up=max(self.warm_up, self.streams * (self.n_step + 1)),
+            warm_up=max(self.warm_up, self.streams * (self.window + 1)),
             max_lag=1_000_000,
         )
 
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network:
         if not isinstance(spec.action, spaces.Discrete):
             raise YozhError(f"dqn takes Discrete actions, not {spaces.describe(spec.action)}; ppo and a2c take those")
-        net = self.values.network(self.torso, spec, key, actions=spec.action.n, dueling=self.dueling)
+        sizes = dict(actions=spec.action.n, dueling=self.dueling, heads=self.heads.count)
+        build = functools.partial(self.values.network, self.torso, spec, **sizes)
+        net = build(key, core=self.core)
         noise = as_noise(self.noisy)
-        return self.scale.install(net if noise is None else noise.install(net))
+        net = self.scale.install(net if noise is None else noise.install(net))
+        return self.heads.install(net, lambda: build(jax.random.fold_in(key, 1)))
 
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
         state = super().init(key, spec)
@@ -139,69 +170,97 @@ class DQN(GradientAgent):
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
 
-    def answer(self, net: Network, about: Params | State, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Array, PyTree]:  # fmt: skip
-        """What the network says of a batch of steps, `[B, actions, n]`, and what it was asked."""
-        question = self.values.question(self.see(about, step), key)
-        return networks.forward(net, question, (), step.first)[0], question
+    def answer(self, net: Network, about: Params | State, memory: PyTree, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Array, PyTree, PyTree]:  # fmt: skip
+        """What the network says of a batch of steps `[B, ...]`, or of sequences of them `[T, B, ...]`, after the memory `[B, ...]`
+        (`None`: an empty one); what it was asked, and the memory after them."""
+        axes = step.first.ndim
+        memory = initial_memory(net, step.first.shape[-1]) if memory is None else memory
+        question = self.values.question(self.see(about, step), key, axes)
+        lift = networks.forward if axes == 1 else networks.unroll
+        answer, memory = lift(net, question, memory, step.first)
+        return self.heads.apart(answer), question, memory
 
     def outcomes(self, net: Network, answer: Float[Array, "*b n"]) -> Outcomes:
         found = self.values.outcomes(answer)
         return Outcomes(self.scale.decode(net, found.worth), found.chance)
 
-    def look(self, net: Network, about: Params | State, step: TimeStep, key: Key[Array, ""] | None) -> Look:
-        outcomes = self.outcomes(net, self.answer(net, about, step, key)[0])
+    def look(self, net: Network, about: Params | State, memory: PyTree, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Look, PyTree]:  # fmt: skip
+        axes = step.first.ndim
+        answer, _, memory = self.answer(net, about, memory, step, key)
+        outcomes = self.outcomes(net, answer)
         prefer, legal = self.values.prefer(outcomes), step.extras.get("legal")
-        return Look(prefer if legal is None else masked(prefer, legal), outcomes)
+        if legal is not None:
+            legal = jnp.expand_dims(legal, tuple(range(axes, prefer.ndim - 1)))
+            prefer = masked(prefer, jnp.broadcast_to(legal, prefer.shape))
+        return Look(prefer, outcomes), memory
 
     def forward(self, params: Params | State, memory: PyTree, step: TimeStep) -> tuple[Float[Array, "B actions"], PyTree]:  # fmt: skip
         """What to choose actions by."""
-        return self.look(params.net, params, step, None).prefer, memory
+        look, memory = self.look(params.net, params, memory, step, None)
+        return self.heads.judge(look.prefer, self.gamma), memory
 
     def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
         if explore:
             params = eqx.tree_at(lambda p: p.net, params, perturbed(params.net, key))
-        q, memory = self.forward(params, memory, step)
-        greedy = jnp.argmax(q, -1).astype(jnp.int32)
-        if not explore or self.noisy is not None:
-            return greedy, {}, memory
-        # One draw decides both: below epsilon, its position within [0, epsilon) is the rank of the random action.
-        epsilon = self.epsilon(params.counts)
-        rank = jax.random.uniform(key, greedy.shape) / jnp.maximum(epsilon, 1e-8)
-        allowed = q > jnp.finfo(q.dtype).min
-        nth = jnp.floor(rank * allowed.sum(-1).astype(jnp.float32)).astype(jnp.int32) + 1
-        random = jnp.argmax(jnp.cumsum(allowed, axis=-1) >= nth[:, None], -1).astype(jnp.int32)
-        return jnp.where(rank < 1.0, random, greedy), {}, memory
+        extras = {} if self.core is None else {MEMORY: memory}
+        look, memory = self.look(params.net, params, memory, step, None)
+        if not explore:
+            return greedy(self.heads.judge(look.prefer, self.gamma)), extras, memory
+        q, more, memory = self.heads.explore(look.prefer, self.gamma, memory, key)
+        if self.noisy is not None or self.heads.explores:
+            return greedy(q), extras | more, memory
+        return epsilon_greedy(q, self.epsilon(params.counts), key), extras | more, memory
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
-        """`batch`: windows `[n+1, B, ...]` of replay."""
+        """`batch`: windows of replay, `[burn_in + sequence + n_step, B, ...]`."""
         key, k_target, k_online = jax.random.split(key, 3)
         fixed, online = perturbed(state.target, k_target), perturbed(state.net, k_online)
 
-        def look(step: TimeStep) -> Look:
-            seen = self.look(fixed, state, step, k_target)
-            return Look(self.look(online, state, step, k_online).prefer, seen.outcomes) if self.double else seen
+        def look(step: TimeStep, memory: PyTree = None) -> Look:
+            seen, _ = self.look(fixed, state, memory, step, k_target)
+            if not self.double:
+                return seen
+            return Look(self.look(online, state, memory, step, k_online)[0].prefer, seen.outcomes)
 
         batch = eqx.tree_at(lambda u: u.step.reward, batch, self.reward(batch.step.reward))
-        target = self.backup(look, batch, self.gamma)
+        if self.core is None:
+            window = windows(batch, 0, self.positions, self.n_step)
+            target = self.heads.targets(self.backup, look, window, self.gamma)
+        else:  # a step's memory follows from the steps before it: all are looked at at once, and a backup finds its look there
+            looked = eqx.tree_at(lambda u: u.step.obs, batch, look(batch.step, memory_before(batch)))
+            window = windows(looked, self.burn_in, self.positions, self.n_step)
+            target = self.heads.targets(self.backup, lambda step: step.obs, window, self.gamma)
         state = eqx.tree_at(lambda s: s.net, state, self.scale.follow(state.net, *target))
-        return self.descend(state, (batch, target), key)
+        return self.descend(state, (batch, window, target), key)
 
-    def loss(self, net: Network, state: State, batch: tuple[Unroll, Target], key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:  # fmt: skip
-        """`batch`: windows and what their first actions were worth."""
-        window, (outcomes, weight) = batch
+    def said(self, net: Network, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        """What the network says of the steps that are learnt from, `[positions · B, actions, n]`, and what it was asked."""
+        steps = part(batch.step, self.burn_in, self.burn_in + self.positions)
+        if (
+            self.core is None
+        ):  # as sequences of one step: products of their gradient reach XLA in the form of its quick kernels
+            return folded(self.answer(net, state, None, jax.tree.map(lambda x: x[None], folded(steps)), key)[:2])
+        memory = memory_before(batch)
+        if self.burn_in:
+            memory = self.answer(jax.lax.stop_gradient(net), state, memory, part(batch.step, 0, self.burn_in), key)[2]
+        return folded(self.answer(net, state, memory, steps, key)[:2])
+
+    def loss(self, net: Network, state: State, batch: tuple[Unroll, Unroll, Target], key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:  # fmt: skip
+        """`batch`: windows of replay, the windows of n transitions in them, and what the first actions of these were worth."""
+        sequence, window, (outcomes, weight) = batch
         known = self.values.known(outcomes)
         target = Outcomes(self.scale.encode(net, known.worth), known.chance)
-        step_tm1 = jax.tree.map(lambda x: x[0], window.step)
-        answer, question = self.answer(perturbed(net, key), state, step_tm1, key)
+        answer, question = self.said(perturbed(net, key), state, sequence, key)
         said = taken(answer, window.action[0])
-        errors, priority, metrics = self.values.lesson(said, question, target)
+        errors, error, metrics = self.heads.lesson(self.values, said, question, target, window)
         loss = losses.weighted_mean(errors * self.replay.weights(window.weight, state.counts), weight)
         metrics = {name: losses.weighted_mean(x, weight) for name, x in metrics.items()}
-        metrics["q"] = losses.weighted_mean(self.outcomes(net, said).mean(), weight)
+        metrics["q"] = losses.weighted_mean(self.outcomes(net, said).mean().reshape(len(weight), -1).mean(-1), weight)
         metrics["reward_max"] = jnp.max(jnp.abs(window.step.reward))
         if self.noisy is not None:
             metrics["noise"] = mean_sigma(net)
-        return loss, (metrics, priority)
+        error, weight = (x.reshape(self.positions, -1) for x in (error, weight))
+        return loss, (metrics, self.replay.priority(error, weight))
 
     def after(self, state: State) -> State:
         return eqx.tree_at(lambda s: s.target, state, self.target(state.net, state.target, state.counts.updates))

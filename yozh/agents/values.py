@@ -13,6 +13,7 @@ from yozh import losses
 from yozh.agents.risks import Mean, Risk
 from yozh.core import Spec, concrete, leaf, require, static
 from yozh.networks import Blueprint, QNetwork
+from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import Network
 from yozh.networks.quantiles import QuantileNetwork
 
@@ -41,9 +42,9 @@ class Outcomes(eqx.Module):
         return Outcomes(worth.reshape(*worth.shape[:-2], -1), chance.reshape(*chance.shape[:-2], -1))
 
 
-def taken(x: Float[Array, "*b actions n"], action: Int[Array, "*b"]) -> Float[Array, "*b n"]:
-    """The numbers of one of the actions."""
-    numbers = jnp.swapaxes(x, -1, -2)
+def taken(x: Float[Array, "*bk actions n"], action: Int[Array, "*b"]) -> Float[Array, "*bk n"]:
+    """The numbers of one of the actions, the same for all axes that `action` lacks."""
+    numbers, action = jnp.swapaxes(x, -1, -2), jnp.expand_dims(action, tuple(range(action.ndim, x.ndim - 2)))
     return losses.select(numbers, jnp.broadcast_to(action[..., None], numbers.shape[:-1]))
 
 
@@ -57,9 +58,14 @@ class Lesson(NamedTuple):
 
 
 class Values(eqx.Module):
+    @property
     @abc.abstractmethod
-    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool) -> Network:
-        """Its answer to a question is `[actions, n]`."""
+    def numbers(self) -> int:
+        """n, of each action."""
+
+    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool, core: CoreBlueprint | None = None, heads: int = 1) -> Network:  # fmt: skip
+        """Its answer to a question is `[actions, heads · n]`."""
+        return QNetwork(torso, core, spec, key, actions=actions, dueling=dueling, outputs=heads * self.numbers)
 
     @abc.abstractmethod
     def outcomes(self, answer: Float[Array, "*b n"]) -> Outcomes: ...
@@ -72,8 +78,8 @@ class Values(eqx.Module):
     def lesson(self, answer: Float[Array, "B n"], question: PyTree, target: Outcomes) -> Lesson:
         """From the answers for the actions taken and the targets, both on the network's scale."""
 
-    def question(self, obs: PyTree, key: Key[Array, ""] | None) -> PyTree:
-        """What the network is asked of a batch of observations; without a key what is best to choose by."""
+    def question(self, obs: PyTree, key: Key[Array, ""] | None, axes: int = 1) -> PyTree:
+        """What the network is asked of observations with so many leading axes; without a key what is best to choose by."""
         return obs
 
     def known(self, target: Outcomes) -> Outcomes:
@@ -87,8 +93,9 @@ class Expected(Values):
     huber: bool = static(True)
     """Huber loss with threshold 1 instead of half the square."""
 
-    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool) -> QNetwork:
-        return QNetwork(torso, None, spec, key, actions=actions, dueling=dueling, outputs=1)
+    @property
+    def numbers(self) -> int:
+        return 1
 
     def outcomes(self, answer: Float[Array, "*b 1"]) -> Outcomes:
         return Outcomes(answer, jnp.ones_like(answer))
@@ -140,8 +147,9 @@ class C51(Distributional):
     def support(self) -> Float[Array, " atoms"]:
         return self.low + (self.high - self.low) * jnp.asarray(np.linspace(0, 1, self.atoms), jnp.float32)
 
-    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool) -> QNetwork:
-        return QNetwork(torso, None, spec, key, actions=actions, dueling=dueling, outputs=self.atoms)
+    @property
+    def numbers(self) -> int:
+        return self.atoms
 
     def outcomes(self, answer: Float[Array, "*b n"]) -> Outcomes:
         support = jnp.expand_dims(self.support(), tuple(range(answer.ndim - 1)))
@@ -168,8 +176,9 @@ class QuantileRegression(Distributional):
         require(self.quantiles > 0, f"values.quantiles must be positive, not {self.quantiles}")
         _check_kappa(self.kappa)
 
-    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool) -> QNetwork:
-        return QNetwork(torso, None, spec, key, actions=actions, dueling=dueling, outputs=self.quantiles)
+    @property
+    def numbers(self) -> int:
+        return self.quantiles
 
     def outcomes(self, answer: Float[Array, "*b n"]) -> Outcomes:
         return _equally_likely(answer)
@@ -196,13 +205,17 @@ class ImplicitQuantile(Distributional):
             require(getattr(self, name) > 0, f"values.{name} must be positive, not {getattr(self, name)}")
         _check_kappa(self.kappa)
 
-    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool) -> Network:
-        return QuantileNetwork(torso, spec, key, actions=actions, dueling=dueling, size=self.cosines)
+    @property
+    def numbers(self) -> int:
+        return self.samples
 
-    def question(self, obs: PyTree, key: Key[Array, ""] | None) -> tuple[PyTree, Float[Array, "B samples"]]:
-        shape = (jax.tree.leaves(obs)[0].shape[0], self.samples)
+    def network(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool, core: CoreBlueprint | None = None, heads: int = 1) -> Network:  # fmt: skip
+        return QuantileNetwork(torso, core, spec, key, actions=actions, dueling=dueling, size=self.cosines)
+
+    def question(self, obs: PyTree, key: Key[Array, ""] | None, axes: int = 1) -> tuple[PyTree, Float[Array, "*b samples"]]:  # fmt: skip
+        shape = (*jax.tree.leaves(obs)[0].shape[:axes], self.samples)
         if key is None:
-            return obs, jnp.broadcast_to(middles(self.samples)[None], shape)
+            return obs, jnp.broadcast_to(jnp.expand_dims(middles(self.samples), tuple(range(axes))), shape)
         return obs, jnp.sort(jax.random.uniform(key, shape), -1)
 
     def outcomes(self, answer: Float[Array, "*b n"]) -> Outcomes:

@@ -66,7 +66,7 @@ def _spec(config: Config) -> Spec:
 
 
 def _check_mask(id: str, mask: spaces.Space, action: spaces.Space) -> None:
-    shape = mask.shape if isinstance(mask, spaces.Box) else ()
+    shape = mask.shape if isinstance(mask, spaces.Leaf) else ()
     each = (len(action.ns), max(action.ns)) if isinstance(action, spaces.MultiDiscrete) else None
     several = isinstance(action, spaces.MultiDiscrete) and len(set(action.ns)) == 1 and shape == each
     require(

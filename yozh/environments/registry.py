@@ -12,6 +12,7 @@ from yozh.environments import gymnax, probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole, Pendulum
+from yozh.environments.deep_sea import DeepSea
 from yozh.environments.host import AsHost
 
 BACKENDS = ("jax", "envpool", "gymnasium")
@@ -20,6 +21,7 @@ BACKENDS = ("jax", "envpool", "gymnasium")
 PURE: dict[str, Callable[..., Env]] = {
     "CartPole-v1": CartPole,
     "Catch": Catch,
+    "DeepSea": DeepSea,
     "Endless": probes.Endless,
     "Medley": probes.Medley,
     "Pendulum-v1": Pendulum,

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from yozh.core import Spec
+from yozh.networks.cores import CoreBlueprint
 from yozh.networks.heads import QHead
-from yozh.networks.layers import linear
+from yozh.networks.layers import Linear, linear
 from yozh.networks.network import Network, Trunk, masked_values
 from yozh.networks.torsos import Blueprint
 
@@ -20,14 +21,15 @@ class QuantileNetwork(Network):
     """
 
     trunk: Trunk
-    cosines: eqx.nn.Linear
+    cosines: Linear
     """φ(τ) = ReLU(Σ_i w_i cos(π i τ) + b), eq. 4, from `size` cosines (i from 0)."""
     head: QHead
     size: int = eqx.field(static=True)
 
-    def __init__(self, torso: Blueprint, spec: Spec, key: Key[Array, ""], *, actions: int, dueling: bool, size: int):
+    def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *,
+                 actions: int, dueling: bool, size: int):  # fmt: skip
         t, h, c = jax.random.split(key, 3)
-        self.trunk = Trunk(torso, None, spec, t)
+        self.trunk = Trunk(torso, core, spec, t)
         features = self.trunk.size(spec)
         self.cosines = linear(size, features, c, init="uniform")
         self.head = QHead(actions, features, h, init="uniform", dueling=dueling)
@@ -37,7 +39,8 @@ class QuantileNetwork(Network):
         return self.trunk.torso(obs[0]), obs[1]
 
     def recur(self, x: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
-        return x, memory
+        features, memory = self.trunk.recur(x[0], memory)
+        return (features, x[1]), memory
 
     def read(self, x: tuple[Array, Float[Array, " n"]], legal: Bool[Array, " actions"] | None) -> Float[Array, "actions n"]:  # fmt: skip
         features, fraction = x
@@ -46,4 +49,4 @@ class QuantileNetwork(Network):
         return masked_values(jax.vmap(self.head)(features[None] * waves).T, legal)
 
     def initial_memory(self) -> PyTree:
-        return ()
+        return self.trunk.initial_memory()

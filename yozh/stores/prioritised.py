@@ -37,8 +37,8 @@ class PrioritisedReplay(Store):
     """The last `capacity` steps; samples windows of `window` transitions with replacement, P(i) = m_i / Σ m (Schaul et al. 2016).
 
     The mass is m = p^α of the priority p that `feedback` last gave (`proportional`), or m = rank(p)^-α (`rank`). New windows
-    enter with the largest priority so far, and a window that begins at the last step of an episode is never drawn. One sample
-    has a window from each of `batch` equal parts of the mass (stratified). `weight` of the batch is 1/(N P(i)), N the number
+    enter with the largest priority so far, and a window from which nothing is learnt, since it begins at the last step of an
+    episode, is never drawn. One sample has a window from each of `batch` equal parts of the mass (stratified). `weight` of the batch is 1/(N P(i)), N the number
     of windows: the weighted mean over samples is the mean over all windows, those at last steps counted as 0.
 
     Drawing and feedback cost as much for a million steps as for a hundred, apart from the logarithm. Ranks are exact up to
@@ -54,6 +54,10 @@ class PrioritisedReplay(Store):
     alpha: Float[Array, ""] = leaf(0.6)
     """α: 0 draws uniformly."""
     kind: Kind = static("proportional")
+    lead: int = static(0)
+    """Transitions of a window before the first that is learnt from."""
+    positions: int = static(1)
+    """Transitions that are learnt from; windows are drawn unless all of these begin at last steps."""
 
     def __check_init__(self) -> None:
         require(
@@ -104,7 +108,8 @@ class PrioritisedReplay(Store):
         age = jnp.arange(min(length + self.window, moments), dtype=jnp.int32)
         moment = (ring.head - age) % moments
         complete = (age >= self.window) & (age <= ring.filled)
-        drawn = complete[:, None] & ~ring.steps[0].last[moment]
+        learnt = moment[:, None] + jnp.arange(self.lead, self.lead + self.positions, dtype=jnp.int32)[None]
+        drawn = complete[:, None] & ~ring.steps[0].last[learnt % moments].all(1)
         place = (moment[:, None] * streams + jnp.arange(streams, dtype=jnp.int32)[None]).ravel()
         state = eqx.tree_at(lambda s: s.ring, state, ring)
         return self._write(state, place, jnp.where(drawn.ravel(), state.largest, 0.0), jnp.ones(place.shape, bool))
