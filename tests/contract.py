@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yozh.agents import A2C, DQN, PPO, PQN, Constant, Linear
+from yozh.agents import A2C, DQN, ES, PPO, PQN, REINFORCE, Constant, Linear
 from yozh.agents.backups import Munchausen
-from yozh.agents.estimators import GAE, NStep
+from yozh.agents.directions import Differences, Ranks
+from yozh.agents.estimators import GAE, Mean, NStep, TotalReturn
 from yozh.agents.heads import Bootstrapped
+from yozh.agents.reinforce import Regression
 from yozh.agents.sampling import Prioritised
 from yozh.agents.scales import Clipped, PopArt
 from yozh.agents.schedules import over
@@ -19,6 +21,7 @@ from yozh.agents.targets import Hard, Soft
 from yozh.agents.values import C51
 from yozh.core import Agent, BatchedEnv, Env
 from yozh.environments.batched import Vectorised
+from yozh.environments.classic import CartPole
 from yozh.networks import GRU, LSTM, Auto
 from yozh.runners import fused
 
@@ -44,8 +47,14 @@ class Small:
     """Settings, beside those of `probe`, under which all of `Medley` is learnt at once."""
     beside: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """What else must be set for a static field to mean anything."""
+    room: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Another value for every static field that only makes room: none may change what is learnt."""
+    moves: int = 2
+    """Turns after which the weights have moved, where an unroll has four steps."""
     stores_policy: bool = True
     """Whether unrolls carry the log-probability of their actions."""
+    values: bool = True
+    """Whether it learns what observations are worth."""
 
 
 SMALL: dict[str, Small] = {
@@ -66,7 +75,7 @@ SMALL: dict[str, Small] = {
          "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4, "length": 6},
         DQN(learning_rate=1e-2, torso=NET, streams=8, batch=64, capacity=2000, warm_up=100, update_every=8, gamma=0.9,
             target=Hard(20), epsilon=Constant(0.5)),
-        continuous=False, stores_policy=False, beside={"burn_in": {"core": GRU(8)}},
+        continuous=False, stores_policy=False, moves=6, beside={"burn_in": {"core": GRU(8)}},
     ),
     "ppo": Small(
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
@@ -84,6 +93,23 @@ SMALL: dict[str, Small] = {
         PQN(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, epsilon=Constant(0.5)),
         continuous=False, stores_policy=False,
     ),
+    "reinforce": Small(
+        REINFORCE(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, entropy_coefficient=0.01, max_gradient_norm=0.1,
+                  normalise_observations=True, scale_rewards=True, horizon=40),
+        {"estimator": TotalReturn(Mean()), "discount_states": True, "normalise_advantage": True, "torso": Auto((8,)), "core": GRU(8),
+         "shared": True, "squash": True, "normalise_observations": False, "scale_rewards": False, "noisy": True, "streams": 4,
+         "length": 4, "fit": Regression(3)},
+        REINFORCE(learning_rate=1e-2, torso=NET, streams=16, length=2, gamma=0.9, estimator=GAE(1.0), horizon=10),
+        room={"horizon": 60}, moves=16, medley={"streams": 64, "length": 4, "entropy_coefficient": 0.01},
+    ),
+    "es": Small(
+        ES(learning_rate=Linear(1e-1, 0.0), sigma=Linear(0.3, 0.1), weight_decay=0.1, torso=NET, streams=4, length=4,
+           max_gradient_norm=0.1, normalise_observations=True, horizon=12, directions=Differences()),
+        {"directions": Ranks(), "torso": Auto((8,)), "core": GRU(8), "squash": True, "normalise_observations": False, "streams": 8,
+         "length": 8},
+        ES(learning_rate=3e-2, sigma=0.3, torso=Auto((8,), "tanh", "orthogonal"), streams=64, length=2, horizon=10),
+        room={"horizon": 20}, moves=6, stores_policy=False, values=False, medley={"streams": 512, "length": 4, "sigma": 0.1},
+    ),
 }  # fmt: skip
 
 
@@ -92,6 +118,16 @@ def train(agent: Agent, env: Env | BatchedEnv, turns: int, seed: int = 0) -> tup
     agent, env = over(agent, STEPS), batched(agent, env)
     run = fused.Fused(agent, env).init(jax.random.key(seed))
     return fused._advance(agent, env, run, jnp.int32(turns))
+
+
+def cartpole(agent: Agent) -> CartPole:
+    """As long as the agent has room for."""
+    return CartPole(limit=getattr(agent, "horizon", 500))
+
+
+def roomy(agent: Agent, steps: int = 500) -> Agent:
+    """With room for whole episodes of so many steps, if it needs any."""
+    return dataclasses.replace(agent, horizon=steps) if hasattr(agent, "horizon") else agent
 
 
 def batched(agent: Agent, env: Env | BatchedEnv) -> BatchedEnv:

@@ -2,10 +2,11 @@
 
 import json
 
-from tests.contract import SMALL, learnt, train
+from tests.contract import SMALL, cartpole, learnt, train
 from tests.test_contract import SHORT, SNAPSHOTS, signature
-from yozh.environments.classic import CartPole
 
 if __name__ == "__main__":
-    found = {name: signature(learnt(train(small.agent, CartPole(), SHORT)[0])) for name, small in SMALL.items()}
+    found = {
+        name: signature(learnt(train(small.agent, cartpole(small.agent), SHORT)[0])) for name, small in SMALL.items()
+    }
     SNAPSHOTS.write_text(json.dumps(found, indent=1) + "\n")

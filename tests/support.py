@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.contract import SMALL, STEPS, learnt, train
+from tests.contract import SMALL, STEPS, learnt, roomy, train
 from yozh.agents.schedules import over
 from yozh.core import Agent, BatchedEnv, HostEnv, Spec, TimeStep
 from yozh.environments import make, probes
@@ -58,7 +58,7 @@ POOLS = {
 
 NET = Auto((8,), "tanh", "uniform")
 TURNS = 12
-"""So many that the replay is warm."""
+"""So many that the replay is warm; more where whole episodes are waited for."""
 BATCH = 20
 """Streams that are played and evaluated."""
 
@@ -151,7 +151,7 @@ def build(name: str, features: Features, agent: Agent, **parts: Any) -> tuple[Ag
 def check(name: str, features: Features) -> None:
     """A few turns of training with the features, and what follows: acting, the policy file, evaluation."""
     core = {"core": GRU(8)} if "memory" in features else {}
-    agent, env = build(name, features, SMALL[name].agent, torso=NET, **core)
+    agent, env = build(name, features, roomy(SMALL[name].agent), torso=NET, **core)
     hosted = "hosted" in features
     with unoptimised():
         before, after, params = trained(agent, make(**env, n=agent.experience.streams, hosted=hosted), features)
@@ -167,15 +167,17 @@ def check(name: str, features: Features) -> None:
 
 def trained(agent: Agent, env: BatchedEnv | HostEnv, features: Features) -> tuple[np.ndarray, np.ndarray, Any]:
     """All weights before and after some turns, a row for each seed, and what the first one acts with."""
+    whole = 2 * (env.spec.horizon or 0) // agent.experience.unroll if hasattr(agent, "horizon") else 0
+    turns = max(TURNS, whole)
     runner = fused.Fused(agent, env) if isinstance(env, BatchedEnv) else Hosted(agent, env)
     runs = [runner.init(jax.random.key(seed)) for seed in range(2 if "seeds" in features else 1)]
     before = np.stack([learnt(run) for run in runs])
     if "seeds" in features:
         abreast = jax.jit(jax.vmap(fused.advance, in_axes=(None, None, 0, None)))
-        together, _ = abreast(agent, env, jax.tree.map(lambda *x: jnp.stack(x), *runs), jnp.int32(TURNS))
+        together, _ = abreast(agent, env, jax.tree.map(lambda *x: jnp.stack(x), *runs), jnp.int32(turns))
         runs = [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(runs))]
     else:
-        runs = [runner.advance(runs[0], TURNS)[0]]
+        runs = [runner.advance(runs[0], turns)[0]]
     env.close()
     return before, np.stack([learnt(run) for run in runs]), agent.policy(runs[0].state)
 

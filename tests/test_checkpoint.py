@@ -18,7 +18,7 @@ import pytest
 
 import yozh
 from tests import kill
-from tests.contract import SMALL, learnt
+from tests.contract import SMALL, learnt, roomy
 from yozh import files
 from yozh.agents.schedules import over
 from yozh.app.folder import read_run
@@ -59,8 +59,8 @@ def _data(run: fused.Run) -> list[tuple[str, Any]]:
 @every
 def test_resumed_equals_uninterrupted_bit_for_bit(name: str, tmp_path: Path):
     plan = dict(steps=1200, eval_episodes=4, eval_every=500)
-    whole = yozh.train(SMALL[name].agent, "CartPole-v1", **plan)
-    first = yozh.train(SMALL[name].agent, "CartPole-v1", **plan, out=tmp_path / "run", observers=[StopAt(400)])
+    whole = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", **plan)
+    first = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", **plan, out=tmp_path / "run", observers=[StopAt(400)])
     assert first.summary["status"] == "interrupted" and first.summary["steps"] < 1200
     resumed = yozh.resume(tmp_path / "run")
     assert resumed.summary["status"] == "finished"

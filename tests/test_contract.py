@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contract import SMALL, STEPS, batched, learnt, train, vary
-from yozh import networks
+from tests.contract import SMALL, STEPS, batched, cartpole, learnt, train, vary
+from yozh import agents, networks
 from yozh.agents.schedules import over
 from yozh.core import Agent, Env, TimeStep
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
-from yozh.environments.classic import CartPole, Pendulum
+from yozh.environments.classic import Pendulum
 from yozh.networks import GRU
 from yozh.runners import evaluation, fused
 from yozh.runners.rollout import rollout
@@ -31,12 +31,23 @@ def turns(agent: Agent) -> int:
 
 
 every = pytest.mark.parametrize("name", SMALL)
+valued = pytest.mark.parametrize("name", [n for n, small in SMALL.items() if small.values])
+
+
+@pytest.mark.parametrize("name", [n for n in agents.names() if n not in SMALL])
+def test_what_is_not_listed_is_a_listed_agent_with_other_defaults(name: str):
+    """And perhaps another optimiser."""
+    kind = agents.names()[name]
+    assert any(isinstance(small.agent, kind.__mro__[1]) for small in SMALL.values())
+    assert not {"act", "learn", "loss", "observe", "policy", "experience"} & set(vars(kind))
 
 
 @every
 def test_same_seed_same_bits(name: str):
     small = SMALL[name]
-    one, two, other = (learnt(train(small.agent, CartPole(), turns(small.agent), seed)[0]) for seed in (0, 0, 1))
+    one, two, other = (
+        learnt(train(small.agent, cartpole(small.agent), turns(small.agent), seed)[0]) for seed in (0, 0, 1)
+    )
     assert (one == two).all()
     assert not np.allclose(one, other)
 
@@ -45,7 +56,7 @@ def test_same_seed_same_bits(name: str):
 def test_snapshot(name: str):
     """A change of these figures is a change of the algorithm: say why in the commit, and write them anew with
     `python -m tests.snapshots`."""
-    weights = learnt(train(SMALL[name].agent, CartPole(), SHORT)[0])
+    weights = learnt(train(SMALL[name].agent, cartpole(SMALL[name].agent), SHORT)[0])
     expected = json.loads(SNAPSHOTS.read_text())[name]
     np.testing.assert_allclose(signature(weights), expected, rtol=2e-3)
 
@@ -60,7 +71,7 @@ def signature(weights: np.ndarray) -> list[float]:
 def test_no_dead_number(name: str):
     """Every numeric hyper-parameter changes what is learnt."""
     agent = over(SMALL[name].agent, STEPS)
-    env = batched(agent, CartPole())
+    env = batched(agent, cartpole(agent))
     paths = [p for p, _ in jax.tree_util.tree_leaves_with_path(agent)]
 
     def changed(x: jax.Array) -> jax.Array:
@@ -90,24 +101,32 @@ def test_every_structural_parameter_is_listed(name: str):
     structural = {
         f.name for f in fields if f.metadata.get("static") or not jax.tree.leaves(getattr(small.agent, f.name))
     }
-    assert structural <= set(small.structural) <= {f.name for f in fields}
+    assert structural <= set(small.structural | small.room) <= {f.name for f in fields}
 
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n, small in SMALL.items() for f in small.structural])
 def test_no_dead_structure(name: str, field: str):
     """Every structural hyper-parameter changes what is learnt."""
     small = SMALL[name]
-    env = Pendulum() if field == "squash" else CartPole()
     agent = dataclasses.replace(small.agent, **small.beside.get(field, {}))
+    env = Pendulum(limit=cartpole(agent).limit) if field == "squash" else cartpole(agent)
     other = dataclasses.replace(agent, **{field: small.structural[field]})
     one, two = (learnt(train(a, env, turns(small.agent))[0]) for a in (agent, other))
     assert one.shape != two.shape or np.abs(one - two).max() > 1e-7
 
 
+@pytest.mark.parametrize(("name", "field"), [(n, f) for n, small in SMALL.items() for f in small.room])
+def test_room_changes_nothing(name: str, field: str):
+    small = SMALL[name]
+    agents = small.agent, dataclasses.replace(small.agent, **{field: small.room[field]})
+    one, two = (learnt(train(a, cartpole(small.agent), SHORT)[0]) for a in agents)
+    assert np.abs(one - two).mean() < 1e-3, "rounding apart, which a step of Adam can make as large as itself"
+
+
 @every
 def test_seeds_and_numbers_vmapped_equal_a_loop(name: str):
     agent = over(SMALL[name].agent, STEPS)
-    env = batched(agent, CartPole())
+    env = batched(agent, cartpole(agent))
     path = next(p for p, _ in jax.tree_util.tree_leaves_with_path(agent) if "learning_rate" in jax.tree_util.keystr(p))
     agents = [vary(agent, path, lambda x, s=s: x * s) for s in (1.0, 0.3)]
     seeds = jnp.arange(2)
@@ -127,10 +146,10 @@ def test_jit_equals_no_jit(name: str):
     agent = over(
         dataclasses.replace(SMALL[name].agent, **({"length": 4} if hasattr(SMALL[name].agent, "length") else {})), STEPS
     )
-    env = batched(agent, CartPole())
+    env = batched(agent, cartpole(agent))
     start = fused.init(agent, env, jax.random.key(0))
     compiled, interpreted = start, start
-    for _ in range(6 if name == "dqn" else 2):
+    for _ in range(SMALL[name].moves):
         compiled = jax.jit(fused.turn)(agent, env, compiled)[0]
         with jax.disable_jit():
             interpreted = fused.turn(agent, env, interpreted)[0]
@@ -169,7 +188,7 @@ def values(agent: Agent, run: fused.Run, obs: jax.Array) -> np.ndarray:
     return np.asarray(out[1] if isinstance(out, tuple) else out.max(-1))
 
 
-@every
+@valued
 def test_endless_reward_is_worth_what_it_is(name: str):
     """Truncation is not termination: the value is 1 / (1 - gamma) whatever the time limit."""
     agent = dataclasses.replace(SMALL[name].probe, gamma=0.8, learning_rate=3e-3)
@@ -181,7 +200,7 @@ def test_endless_reward_is_worth_what_it_is(name: str):
     assert found[1] < 4.3, found
 
 
-@every
+@valued
 @pytest.mark.parametrize("probe", ["Constant", "Seen", "Later"])
 def test_probe_values(name: str, probe: str):
     agent = dataclasses.replace(SMALL[name].probe, learning_rate=3e-3)

@@ -30,13 +30,17 @@ def cases(features: Callable[[str], list[Features]]) -> Any:
     return pytest.mark.parametrize(("name", "features"), every)
 
 
+PAIRED = ("a2c", "dqn", "ppo", "pqn")
+"""Whose pairs the suite tries; those of all agents are tried when the page is written."""
+
+
 @cases(support.alone)
 def test_alone(name: str, features: Features):
     support.check(name, features)
 
 
 @pytest.mark.slow
-@cases(support.groups)
+@cases(lambda name: support.groups(name) if name in PAIRED else [])
 def test_pairs(name: str, features: Features):
     support.check(name, features)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import yozh
-from tests.contract import SMALL, learnt
+from tests.contract import SMALL, cartpole, learnt, roomy
 from yozh.agents.schedules import over
 from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transition
 from yozh.environments import probes
@@ -33,14 +33,14 @@ every = pytest.mark.parametrize("name", SMALL)
 
 
 class Poisoned(Env):
-    """Stream after stream of one-step episodes; after `after` steps of one stream, a number that is none."""
+    """After `after` steps of an episode, a number that is none."""
 
     after: int = static(30)
     where: str = static("reward")
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((1,)), Discrete(2))
+        return Spec(Box((1,)), Discrete(2), horizon=40)
 
     def reset(self, key: jax.Array) -> tuple[Any, TimeStep]:
         return jnp.zeros((), jnp.int32), restart(jnp.zeros(1))
@@ -48,7 +48,9 @@ class Poisoned(Env):
     def step(self, state: Any, action: Any, key: jax.Array) -> tuple[Any, TimeStep]:
         bad = jnp.where(state >= self.after, jnp.nan, 0.0)
         obs = jnp.zeros(1) + (bad if self.where == "observation" else 0.0)
-        return state + 1, transition(obs, 0.0 + (bad if self.where == "reward" else 0.0), terminated=False)
+        return state + 1, transition(
+            obs, 0.0 + (bad if self.where == "reward" else 0.0), terminated=False, truncated=state >= 39
+        )
 
 
 @every
@@ -57,7 +59,9 @@ def test_poison_is_named_and_what_was_learnt_is_kept(name: str, where: str, tmp_
     with pytest.raises(
         Diverged, match=rf"{where} is not finite in stream 0 between steps .*policy.safetensors"
     ) as caught:
-        yozh.train(SMALL[name].agent, Poisoned(where=where), steps=10_000, out=tmp_path / "run", eval_episodes=2)
+        yozh.train(
+            roomy(SMALL[name].agent, 40), Poisoned(where=where), steps=10_000, out=tmp_path / "run", eval_episodes=2
+        )
     kept = yozh.load(tmp_path / "run")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "diverged"
@@ -72,7 +76,7 @@ def test_exploding_loss_is_named():
 
 @every
 def test_policy_file_gives_the_policy_back(name: str, tmp_path: Path):
-    trained = yozh.train(SMALL[name].agent, "CartPole-v1", steps=200, out=tmp_path / "run", eval_episodes=4)
+    trained = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", steps=200, out=tmp_path / "run", eval_episodes=4)
     loaded = yozh.load(tmp_path / "run" / "policy.safetensors")
     obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     assert (trained.policy(obs) == loaded(obs)).all()
@@ -138,7 +142,7 @@ def test_evaluation_counts_every_stream_alike():
 def test_hosted_equals_fused(name: str):
     """In lock-step, on the same pure environment, bit for bit."""
     agent = over(SMALL[name].agent, 400)
-    env = Vectorised(CartPole(), agent.experience.streams)
+    env = Vectorised(cartpole(agent), agent.experience.streams)
     key = jax.random.key(5)
     one, two = Fused(agent, env), Hosted(agent, AsHost(env, jax.random.split(key, 3)[2]))
     a, b = one.init(key), two.init(key)

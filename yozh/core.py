@@ -79,6 +79,8 @@ class Spec:
     action: Space
     legal: bool = False
     """Whether `TimeStep.extras["legal"]` carries a mask of legal actions."""
+    horizon: int | None = None
+    """Steps of the longest episode there can be; `None` where nothing says that episodes end."""
 
 
 class Report(eqx.Module):
@@ -223,6 +225,10 @@ class Agent(eqx.Module):
 
     @abc.abstractmethod
     def policy(self, state: PyTree) -> PyTree: ...
+
+    def poised(self, params: PyTree) -> PyTree:
+        """What acts for one unroll, made of `params` once before it; `act` takes either."""
+        return params
 
     @abc.abstractmethod
     def initial_memory(self, params: PyTree, batch: int) -> PyTree: ...

@@ -22,6 +22,11 @@ def weighted_variance(x: Batch, weight: Batch) -> Float[Array, ""]:
     return weighted_mean((x - weighted_mean(x, weight)) ** 2, weight)
 
 
+def normalised(x: Batch, weight: Batch) -> Batch:
+    """Less its mean, over its standard deviation, both of what counts. `[*b], [*b] -> [*b]`."""
+    return (x - weighted_mean(x, weight)) / (jnp.sqrt(weighted_variance(x, weight)) + 1e-8)
+
+
 def explained_variance(value: Batch, target: Batch, weight: Batch) -> Float[Array, ""]:
     """`1 - Var[G - V] / Var[G]` over what counts: 1 for perfect values, 0 for a constant, negative for worse than that."""
     return 1.0 - weighted_variance(target - value, weight) / (weighted_variance(target, weight) + 1e-8)

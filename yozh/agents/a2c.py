@@ -36,7 +36,7 @@ class A2C(ActorCriticAgent):
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     estimator: Estimator = NStep(5)
-    """What an action was worth: `NStep(n)` or `GAE(lam)`."""
+    """What an action was worth: `NStep(n)`, `GAE(lam)` or `VTrace()`."""
     value_coefficient: Float[Array, ""] = leaf(0.5)
     """c_v."""
     entropy_coefficient: Schedule = schedule(0.0)
@@ -89,8 +89,9 @@ class A2C(ActorCriticAgent):
         (policy, value), _ = networks.unroll(
             stirred(net, key), self.see(state, u.step), u.memory[0], u.step.first, legal
         )
-        worth = jax.lax.stop_gradient(self.estimator(u, reward, value, self.gamma))
         log_prob, entropy = policy.log_prob(u.action)[:-1], policy.entropy()[:-1]
+        ratio = jnp.exp(log_prob - u.extras["log_prob"][:-1])
+        worth = jax.lax.stop_gradient(self.estimator(u, reward, value, self.gamma, ratio))
         policy_loss = weighted_mean(policy_gradient(log_prob, worth.advantage), worth.weight)
         value_loss = weighted_mean(squared(value[:-1], worth.target), worth.weight)
         entropy = weighted_mean(entropy, worth.weight)

@@ -8,11 +8,12 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimator
 from yozh.agents.statistics import Running
-from yozh.core import AnyArray, Spec, TimeStep, Unroll
+from yozh.core import AnyArray, Spec, TimeStep, Unroll, require
 from yozh.networks import ActorCritic, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
 from yozh.networks.noisy import Noise, as_noise, perturbed
+from yozh.stores import Episodes
 
 
 class ActorCriticAgent(GradientAgent):
@@ -25,6 +26,13 @@ class ActorCriticAgent(GradientAgent):
     squash: eqx.AbstractVar[bool]
     scale_rewards: eqx.AbstractVar[bool]
     noisy: eqx.AbstractVar[Noise | bool | None]
+
+    def __check_init__(self) -> None:
+        kind, store = type(self.estimator).__name__, self.experience.store
+        require(
+            not self.estimator.whole or isinstance(store, Episodes),
+            f"{type(self).__name__.lower()}: {kind} needs whole episodes, and unrolls of fixed length cut them; use reinforce, or GAE(1.0)",
+        )
 
     def network(self, spec: Spec, key: Key[Array, ""]) -> ActorCritic:
         net, noise = (

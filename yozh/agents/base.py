@@ -1,6 +1,7 @@
 """What most algorithms share: one differentiable loss, an optimiser, counts and observation statistics."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -40,6 +41,8 @@ class State(eqx.Module):
     """Of discounted returns; `None` where rewards are not scaled."""
     noise: UInt32[AnyArray, "2"] | None = None
     """Key data of what a policy gradient's noisy layers draw; `None` where there are none."""
+    critic: PyTree = None
+    """Of the optimiser that fits a value by itself; `None` where one optimiser serves all."""
 
 
 class GradientAgent(Agent):
@@ -97,19 +100,23 @@ class GradientAgent(Agent):
 
     def descend(self, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[State, Report]:
         """One gradient step. A gradient that is not finite counts as zero, and is reported."""
-        value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
-        (loss, (metrics, priority)), gradient = value_and_grad(state.net)
+        net, optimiser, report = self.step(self.loss, self.optimiser(state.counts), state.optimiser, state, batch, key)
+        counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
+        state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, (net, optimiser, counts)))
+        return state, report
+
+    def step(self, loss: Callable[..., Any], optimiser: optax.GradientTransformation, memory: PyTree, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[Network, PyTree, Report]:  # fmt: skip
+        """The network and the optimiser's memory after one step down `loss(net, state, batch, key)`."""
+        value_and_grad = jax.value_and_grad(lambda net: loss(net, state, batch, key), has_aux=True)
+        (found, (metrics, priority)), gradient = value_and_grad(state.net)
         gradient, unravel = ravel_pytree(gradient)
         norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(found) & jnp.isfinite(norm)
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
-            updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
-        counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
+            updates, memory = optimiser.update(gradient, memory)
         net = jax.tree.map(jnp.add, state.net, unravel(updates))
-        moved = (net, optimiser, counts)
-        state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, moved))
-        return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)
+        return net, memory, Report(metrics | {"loss": found, "gradient_norm": norm}, finite, priority)
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:
         """The step's observation as the network takes it."""

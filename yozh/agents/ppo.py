@@ -22,7 +22,7 @@ from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.minibatches import Sequences, check_sizes
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Report, TimeStep, Unroll, leaf, static
-from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, squared, weighted_mean, weighted_variance
+from yozh.losses import clipped_value, explained_variance, kl_k3, normalised, ppo_clip, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
@@ -54,7 +54,7 @@ class PPO(ActorCriticAgent):
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     estimator: Estimator = GAE(0.95)
-    """What an action was worth: `GAE(lam)` or `NStep(n)`."""
+    """What an action was worth: `GAE(lam)`, `NStep(n)` or `VTrace()`."""
     clip: Schedule = schedule(0.2)
     """ε: how far the ratio may go from 1 before it earns nothing."""
     value_coefficient: Float[Array, ""] = leaf(0.5)
@@ -147,7 +147,7 @@ class PPO(ActorCriticAgent):
         legal = batch.step.extras.get("legal")
         (policy, value), _ = networks.unroll(stirred(net, key), batch.step.obs, batch.memory, batch.step.first, legal)
         clip = self.clip(state.counts)
-        advantage = _normalised(batch.advantage, batch.weight) if self.normalise_advantage else batch.advantage
+        advantage = normalised(batch.advantage, batch.weight) if self.normalise_advantage else batch.advantage
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         policy_loss = weighted_mean(ppo_clip(ratio, advantage, clip), batch.weight)
@@ -165,7 +165,3 @@ class PPO(ActorCriticAgent):
             "clip_fraction": weighted_mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32), batch.weight),
         }
         return loss, (metrics, None)
-
-
-def _normalised(x: Float[Array, "T B"], weight: Float[Array, "T B"]) -> Float[Array, "T B"]:
-    return (x - weighted_mean(x, weight)) / (jnp.sqrt(weighted_variance(x, weight)) + 1e-8)

@@ -27,7 +27,7 @@ class Catch(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((self.rows, self.columns), 0.0, 1.0), Discrete(3))
+        return Spec(Box((self.rows, self.columns), 0.0, 1.0), Discrete(3), horizon=self.rows - 1)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         middle = jnp.asarray(self.columns // 2, jnp.int32)

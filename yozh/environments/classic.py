@@ -38,7 +38,7 @@ class CartPole(Env):
     @property
     def spec(self) -> Spec:
         high = (2 * self.X_MAX, math.inf, 2 * self.ANGLE_MAX, math.inf)
-        return Spec(Box((4,), tuple(-h for h in high), high), Discrete(2))
+        return Spec(Box((4,), tuple(-h for h in high), high), Discrete(2), horizon=self.limit)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         x = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
@@ -77,7 +77,11 @@ class Pendulum(Env):
     @property
     def spec(self) -> Spec:
         high = (1.0, 1.0, self.SPEED_MAX)
-        return Spec(Box((3,), tuple(-h for h in high), high), Box((1,), -self.TORQUE_MAX, self.TORQUE_MAX))
+        return Spec(
+            Box((3,), tuple(-h for h in high), high),
+            Box((1,), -self.TORQUE_MAX, self.TORQUE_MAX),
+            horizon=self.limit,
+        )
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         x = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * jnp.array([math.pi, 1.0])

@@ -31,7 +31,7 @@ class DeepSea(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((self.size, self.size), 0.0, 1.0), Discrete(2))
+        return Spec(Box((self.size, self.size), 0.0, 1.0), Discrete(2), horizon=self.size)
 
     @property
     def right(self) -> Bool[Array, "size size"]:

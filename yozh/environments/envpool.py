@@ -18,6 +18,9 @@ from yozh.core import BatchedEnv, Spec, TimeStep, YozhError, require, static
 from yozh.environments import foreign
 from yozh.environments.host import MASK, Boundary, supported, without_mask
 
+ENDLESS = 2**31 - 1
+"""EnvPool's time limit where there is none."""
+
 Arrays = tuple[tuple[str, tuple[int, ...], str], ...]
 """Name, shape and type of each."""
 
@@ -62,7 +65,8 @@ def _spec(config: Config) -> Spec:
     if isinstance(observation, spaces.Dict) and MASK in dict(observation.items):
         _check_mask(config.id, dict(observation.items)[MASK], action)
     observation, legal = without_mask(_unbound(observation))
-    return Spec(observation, action, legal)
+    limit = native.config.max_episode_steps
+    return Spec(observation, action, legal, horizon=limit if 0 < limit < ENDLESS else None)
 
 
 def _check_mask(id: str, mask: spaces.Space, action: spaces.Space) -> None:

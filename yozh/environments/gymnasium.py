@@ -10,6 +10,7 @@ from yozh import spaces
 from yozh.core import Spec, TimeStep, YozhError, require
 from yozh.environments.declared import Keeping, fields
 from yozh.environments.host import MASK, Boundary, mask_apart, supported, without_mask
+from yozh.environments.worker import time_limit
 
 UNCHECKED = {"disable_env_checker": True}
 """Gymnasium's checker costs a fifth of a quick step on every step; `yozh doctor` looks closer, once."""
@@ -51,8 +52,13 @@ class GymnasiumHost:
         action = supported(name, vector.single_action_space)
         _, info = self._told(lambda: vector.reset(seed=0))
         self._any = np.ones_like(info[MASK], bool) if MASK in info else None
-        self.spec: Spec = Spec(observation, action, self._mask_seen or self._any is not None)
+        self.spec: Spec = Spec(observation, action, self._mask_seen or self._any is not None, self._limit())
         self._keeping = Keeping(name, observation)
+
+    def _limit(self) -> int | None:
+        """The longest episode, where a wrapper says so for one stream; all are made alike."""
+        streams = getattr(self._vector, "envs", ())
+        return time_limit(streams[0]) if streams else None
 
     def reset(self, seed: int) -> TimeStep:
         self._steps = 0

@@ -1,6 +1,7 @@
 """gymnax's environments as pure environments."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import sys
@@ -67,14 +68,16 @@ class Gymnax(Env):
 
     params: PyTree
     id: str = static()
+    limit: int | None = static()
 
     def __init__(self, id: str, **params: Any):
         self.id = id
         self.params = jax.tree.map(jnp.asarray, _load(id).default_params.replace(**params))
+        self.limit = int(self.params.max_steps_in_episode) if hasattr(self.params, "max_steps_in_episode") else None
 
     @property
     def spec(self) -> Spec:
-        return _spec(self.id)
+        return dataclasses.replace(_spec(self.id), horizon=self.limit)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         with _lenient():

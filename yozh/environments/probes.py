@@ -21,7 +21,7 @@ class OneStep(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(SIGN, Discrete(2))
+        return Spec(SIGN, Discrete(2), horizon=1)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         seen = self.draw(key)
@@ -73,7 +73,7 @@ class Aim(OneStep):
 
     @property
     def spec(self) -> Spec:
-        return Spec(SIGN, SIGN)
+        return Spec(SIGN, SIGN, horizon=1)
 
     def reward(self, seen: PyTree, action: PyTree) -> Array:
         return -((action[0] - seen[0] / 2) ** 2)
@@ -84,7 +84,7 @@ class Several(OneStep):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((2,), 0.0, 2.0), MultiDiscrete((2, 3)))
+        return Spec(Box((2,), 0.0, 2.0), MultiDiscrete((2, 3)), horizon=1)
 
     def draw(self, key: Key[Array, ""]) -> PyTree:
         return jax.random.randint(key, (2,), 0, jnp.array([2, 3])).astype(jnp.float32)
@@ -98,7 +98,7 @@ class Bits(OneStep):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((3,), 0.0, 1.0), MultiBinary(3))
+        return Spec(Box((3,), 0.0, 1.0), MultiBinary(3), horizon=1)
 
     def draw(self, key: Key[Array, ""]) -> PyTree:
         return jax.random.bernoulli(key, shape=(3,)).astype(jnp.float32)
@@ -116,6 +116,7 @@ class Mixed(OneStep):
         return Spec(
             Dict.of({"bits": bits.observation, "several": several.observation}),
             Dict.of({"bits": bits.action, "several": several.action}),
+            horizon=1,
         )
 
     def draw(self, key: Key[Array, ""]) -> PyTree:
@@ -131,7 +132,7 @@ class Pictured(OneStep):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Dict.of({"image": Box((8, 8, 1), 0.0, 255.0, "uint8"), "vector": SIGN}), Discrete(2))
+        return Spec(Dict.of({"image": Box((8, 8, 1), 0.0, 255.0, "uint8"), "vector": SIGN}), Discrete(2), horizon=1)
 
     def draw(self, key: Key[Array, ""]) -> PyTree:
         white = jax.random.bernoulli(jax.random.fold_in(key, 1))
@@ -147,7 +148,7 @@ class Forbidden(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((1,), 0.0, 1.0), Discrete(4), legal=True)
+        return Spec(Box((1,), 0.0, 1.0), Discrete(4), legal=True, horizon=1)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         legal = self._draw(key)
@@ -167,7 +168,7 @@ class Later(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((1,), 0.0, 2.0), Discrete(2))
+        return Spec(Box((1,), 0.0, 2.0), Discrete(2), horizon=2)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         t = jnp.zeros((1,))
@@ -189,7 +190,7 @@ class Recall(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((2,), -1.0, 1.0), Discrete(2))
+        return Spec(Box((2,), -1.0, 1.0), Discrete(2), horizon=self.length)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         sign = _sign(key)[0]
@@ -214,7 +215,7 @@ class Endless(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((1,), 0.0, 1.0), Discrete(2))
+        return Spec(Box((1,), 0.0, 1.0), Discrete(2), horizon=self.limit)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         return jnp.zeros((), jnp.int32), restart(jnp.ones((1,)))
@@ -253,7 +254,13 @@ class Medley(Env):
         view, n = Box((4, 4, 1), 0.0, 255.0, "uint8") if self.image else Box((2,), -1.0, 1.0), 1 + self.mask
         kinds = {"discrete": Discrete(4 * n), "several": MultiDiscrete((2 * n, 3 * n)), "bits": MultiBinary(2 * n)}
         action = kinds.get(self.action, Box((2,), -1.0, 1.0))
-        return Spec(Dict.of({"first": Discrete(3), "view": view}) if self.dict else view, action, self.mask)
+        return Spec(
+            Dict.of({"first": Discrete(3), "view": view}) if self.dict else view, action, self.mask, self._length
+        )
+
+    @property
+    def _length(self) -> int:
+        return 3 if self.memory else 1
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         signs, legal, extras = self._draw(key)
@@ -261,7 +268,7 @@ class Medley(Env):
 
     def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         signs, legal, t = state[0], state[1], state[2] + 1
-        over = t >= (3 if self.memory else 1)
+        over = t >= self._length
         reward = jnp.where(over, self._worth(signs, action), 0.0)
         if self.mask:
             reward = jnp.where(jnp.any(self._chosen(action, 2) & ~legal), -1.0, reward)

@@ -63,8 +63,8 @@ class Process:
         with suppress(BrokenPipeError):
             os.write(self._orders.fileno(), byte)
 
-    def hello(self, seconds: float) -> tuple[tuple[Any, Any], tuple[int, ...] | None]:
-        """`((observation space, action space), shape of the mask in info)`, once the environments are made."""
+    def hello(self, seconds: float) -> tuple[tuple[Any, Any], tuple[int, ...] | None, int | None]:
+        """`((observation space, action space), shape of the mask in info, time limit)`, once the environments are made."""
         if not self.answers.poll(seconds):
             raise Fallen(self.hung(seconds))
         try:

@@ -118,6 +118,7 @@ class Streams:
             if MASK in info:
                 self.mask = np.shape(info[MASK])
         self.spaces = first.observation_space, first.action_space
+        self.horizon: int | None = time_limit(first)
 
     def carry_out(self, block: Block, worker: int) -> None:
         """What `block.todo` asks of each stream, one after the other, with next-step auto-reset."""
@@ -148,6 +149,15 @@ class Streams:
     def close(self) -> None:
         for env in self._envs:
             env.close()
+
+
+def time_limit(env: Any) -> int | None:
+    """The steps after which a TimeLimit wrapper truncates."""
+    while env is not None:
+        if (limit := vars(env).get("_max_episode_steps")) is not None:
+            return int(limit)
+        env = vars(env).get("env")
+    return None
 
 
 def _put_mask(legal: np.ndarray, i: int, info: dict[str, Any]) -> None:
@@ -190,7 +200,7 @@ def main(parent: int, command: int, answer: int, memory: int, notes: int) -> Non
     sys.path[:], worker, streams = asked.recv()
     try:
         serving = Streams(pickle.loads(asked.recv_bytes()), streams)
-        hello = cloudpickle.dumps((serving.spaces, serving.mask))
+        hello = cloudpickle.dumps((serving.spaces, serving.mask, serving.horizon))
         os.write(answer, DONE)
         told.send_bytes(hello)
         n, workers, mask = asked.recv()

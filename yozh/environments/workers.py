@@ -65,7 +65,7 @@ class Workers:
     def _prepare(self, hint: str) -> None:
         for k, share in enumerate(self._shares):
             self._crew.append(Process(k, share, self._make, self._memory))
-        told: list[tuple[tuple[Any, Any], tuple[int, ...] | None]] = []
+        told: list[tuple[tuple[Any, Any], tuple[int, ...] | None, int | None]] = []
         try:
             for worker in self._crew:
                 told.append(worker.hello(max(self._timeout, MAKING)))
@@ -74,10 +74,12 @@ class Workers:
             what = f"{fallen.message}{hint}" if lacks else f"worker {len(told)} {fallen} before the first step"
             raise YozhError(f"{self._name}: {what}") from None
         self._spaces: tuple[Any, Any] = told[0][0]
-        mask = next((mask for _, mask in told if mask is not None), None)
-        self._check_spaces([each for each, _ in told])
+        mask = next((mask for _, mask, _ in told if mask is not None), None)
+        self._check_spaces([each for each, _, _ in told])
         observation, self._mask_seen = without_mask(supported(self._name, self._spaces[0]))
-        self.spec: Spec = Spec(observation, supported(self._name, self._spaces[1]), self._mask_seen or mask is not None)
+        self.spec: Spec = Spec(
+            observation, supported(self._name, self._spaces[1]), self._mask_seen or mask is not None, told[0][2]
+        )
         self._layout: tuple[int, int, tuple[int, ...] | None] = (
             self.batch,
             len(self._crew),
@@ -176,7 +178,7 @@ class Workers:
             )
             self._crew[k] = fresh = Process(k, share, self._make, self._memory)
             try:
-                same, _ = fresh.hello(max(self._timeout, MAKING))
+                same, _, _ = fresh.hello(max(self._timeout, MAKING))
                 break
             except Fallen as fallen:
                 fresh.end(0.0)

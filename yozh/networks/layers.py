@@ -31,8 +31,8 @@ class Linear(eqx.nn.Linear):
 class Turned(eqx.Module):
     """A linear layer whose weight lies as `[inputs, outputs]`."""
 
-    weight: Float[Array, "inputs outputs"]
-    bias: Float[Array, " outputs"]
+    weight: Float[Array, "*each inputs outputs"]
+    bias: Float[Array, "*each outputs"]
 
     def __call__(self, x: Float[Array, " inputs"], *, key: Any = None) -> Float[Array, " outputs"]:
         return x @ self.weight + self.bias
@@ -41,7 +41,9 @@ class Turned(eqx.Module):
 def turned(tree: T) -> T:
     """Networks for a loop that takes a few elements at a time: weights are turned once before it, and not at every step."""
     is_linear = lambda x: isinstance(x, Linear)  # noqa: E731
-    return jax.tree.map(lambda x: Turned(x.weight.T, x.bias) if is_linear(x) else x, tree, is_leaf=is_linear)
+    return jax.tree.map(
+        lambda x: Turned(x.weight.swapaxes(-1, -2), x.bias) if is_linear(x) else x, tree, is_leaf=is_linear
+    )
 
 
 def linear(inputs: int, outputs: int, key: Key[Array, ""], *, init: str, gain: float = math.sqrt(2)) -> Linear:

@@ -66,6 +66,30 @@ class Trunk(eqx.Module):
         )
 
 
+class PolicyNetwork(Network):
+    """A policy alone."""
+
+    trunk: Trunk
+    policy: PolicyHead
+
+    def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *, squash: bool = False):  # fmt: skip
+        t, p = jax.random.split(key)
+        self.trunk = Trunk(torso, core, spec, t)
+        self.policy = PolicyHead(spec.action, self.trunk.size(spec), p, init="orthogonal", squash=squash, log_std=0.0)
+
+    def embed(self, obs: PyTree) -> Array:
+        return self.trunk.torso(obs)
+
+    def recur(self, x: Array, memory: PyTree) -> tuple[Array, PyTree]:
+        return self.trunk.recur(x, memory)
+
+    def read(self, x: Array, legal: Bool[Array, " n"] | None) -> Distribution:
+        return self.policy(x, legal)
+
+    def initial_memory(self) -> PyTree:
+        return self.trunk.initial_memory()
+
+
 class ActorCritic(Network):
     """A policy and a value, each with its own trunk, or both on the actor's."""
 
@@ -141,6 +165,15 @@ def masked_values(q: Float[Array, "actions *outputs"], legal: Bool[Array, " acti
 def forward(net: Network, obs: PyTree, memory: PyTree, first: Bool[Array, " B"], legal: Bool[Array, "B n"] | None = None) -> tuple[PyTree, PyTree]:  # fmt: skip
     """One step of B streams, `[B, ...]`: memory is cleared where an episode begins, then read."""
     return jax.vmap(net)(obs, _cleared(net, memory, first), legal)
+
+
+def forward_each(nets: Network, obs: PyTree, memory: PyTree, first: Bool[Array, " B"], legal: Bool[Array, "B n"] | None = None) -> tuple[PyTree, PyTree]:  # fmt: skip
+    """One step of B streams, each with a network of its own: their weights lead with `[B]`."""
+    return jax.vmap(lambda net, *now: net(*now))(nets, obs, _cleared(_one_of(nets), memory, first), legal)
+
+
+def _one_of(nets: Network) -> Network:
+    return jax.tree.map(lambda x: x[0], nets)
 
 
 def unroll(net: Network, obs: PyTree, memory: PyTree, first: Bool[Array, "T B"], legal: Bool[Array, "T B n"] | None = None) -> tuple[PyTree, PyTree]:  # fmt: skip

@@ -67,7 +67,7 @@ class Hosted:
         return [env.reset(seed + int(first)) for env, first in zip(self.envs, firsts, strict=False)]
 
     def _open(self, run: Run, opened: list[TimeStep]) -> Run:
-        params, actors, first = self.agent.policy(run.state), [], 0
+        params, actors, first = self.agent.poised(self.agent.policy(run.state)), [], 0
         for number, (env, step) in enumerate(zip(self.envs, opened, strict=True)):
             memory = jax.tree.map(lambda x, a=first, b=first + env.batch: x[a:b], run.sim.memory)
             actors.append(Actor(self.agent, env, step, memory, params, run.key, number))
@@ -211,4 +211,4 @@ def _arrived(run: Run, acted: Acted, steps_tree: Any, shape: Shape) -> tuple[Sim
 
 
 def _acting(agent: Agent, state: PyTree) -> Acting:
-    return jax.tree.leaves(agent.policy(state)), state.counts.updates
+    return jax.tree.leaves(agent.poised(agent.policy(state))), state.counts.updates

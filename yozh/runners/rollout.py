@@ -43,7 +43,7 @@ def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int
         state, after = env.step(state, spaces.clip(env.spec.action, action))
         return (state, after, memory), (step, action, extras)
 
-    keys, params = unroll_keys(key, length), turned(params)
+    keys, params = unroll_keys(key, length), turned(agent.poised(params))
     (state, step, memory), past = jax.lax.scan(advance, (sim.env, sim.step, sim.memory), keys[:-1])
     # The action of the final step is chosen again when the next unroll begins; what it leaves unused is never computed.
     action, extras, _ = agent.act(params, memory, step, keys[-1])

@@ -16,6 +16,7 @@ from yozh.app.doctor.trial import Trial, look, look_at_mask, name_agents, width
 from yozh.app.doctor.ward import Ward
 from yozh.core import Spec
 from yozh.environments.host import without_mask
+from yozh.environments.worker import time_limit
 
 REPLAYED = 200
 """Steps of the trial that are taken again, to compare."""
@@ -50,15 +51,6 @@ def examine(make: Callable[[], Any], findings: Findings, *, steps: int, envs: in
     if not findings.any("error"):
         speed.gymnasium(make, findings, envs)
     return f"{about}; {trial.steps:,} steps, {len(trial.ends):,} episodes"
-
-
-def time_limit(env: Any) -> int | None:
-    """The steps after which a TimeLimit wrapper truncates."""
-    while env is not None:
-        if (limit := vars(env).get("_max_episode_steps")) is not None:
-            return int(limit)
-        env = vars(env).get("env")
-    return None
 
 
 def _spaces(ward: Ward, findings: Findings) -> Spec:

@@ -1,0 +1,205 @@
+"""Whole episodes: collected from unrolls of any length, complete, fairly chosen; and what REINFORCE makes of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.contract import NET, train
+from yozh.agents import A2C, PPO, REINFORCE
+from yozh.agents.estimators import GAE, Mean, Nothing, NStep, RewardToGo, TotalReturn, Value, VTrace
+from yozh.core import Spec, TimeStep, Unroll, YozhError
+from yozh.environments import make, probes
+from yozh.losses import weighted_mean
+from yozh.spaces import Box, Discrete
+from yozh.stores import Episodes
+
+LENGTHS = [[3, 1, 4, 2, 6, 1, 2, 7, 3], [2, 2, 5, 1, 1, 1, 9, 2, 4, 2], [8, 1, 1, 3, 2, 5, 4, 4]]
+"""Transitions of the episodes of three streams, one after the other."""
+
+
+def world() -> Unroll:
+    """All that happens: observation `[moment, episode, step of the episode]`, action 10 times the moment."""
+    moments = min(sum(n + 1 for n in stream) for stream in LENGTHS)
+    rows = [[(e, k, n) for e, n in enumerate(stream) for k in range(n + 1)][:moments] for stream in LENGTHS]
+    episode, k, n = np.array(rows).transpose(2, 1, 0)
+    time = np.broadcast_to(np.arange(moments)[:, None], episode.shape)
+    obs = jnp.asarray(np.stack([time, episode, k], -1), jnp.float32)
+    first, last = jnp.asarray(k == 0), jnp.asarray(k == n)
+    reward = jnp.where(first, 0.0, obs[..., 0])
+    step = TimeStep(obs, reward, jnp.ones_like(reward), first, last)
+    return Unroll(step, 10 * obs[..., 0], {}, (), jnp.zeros(3, jnp.int32), jnp.ones(3))
+
+
+def unrolls(length: int) -> list[Unroll]:
+    everything = world()
+    parts = []
+    for i in range(0, len(everything.step.reward) - length, length):
+        part = jax.tree.map(
+            lambda x, i=i: x[i : i + length + 1], (everything.step, everything.action, everything.extras)
+        )
+        unknown = part[1].at[-1].set(-1.0)  # of the next unroll
+        parts.append(Unroll(part[0], unknown, part[2], (), everything.version, everything.weight))
+    return parts
+
+
+def by_hand(length: int, longest: int) -> list[list[np.ndarray]]:
+    """The batches: of every stream the moments of the first episode that begins after the batch before."""
+    everything, batches, begun = world(), [], 0
+    first, last = np.asarray(everything.step.first), np.asarray(everything.step.last)
+    while True:
+        batch = []
+        for b in range(3):
+            opened = [t for t in range(begun, len(first) - 1) if first[t, b]]
+            ended = [t for t in range(opened[0], len(last)) if last[t, b]] if opened else []
+            if not ended:
+                return batches
+            batch.append(np.arange(opened[0], min(ended[0], opened[0] + longest) + 1))
+        ready = max(-(-moments[-1] // length) for moments in batch) * length  # the end of the unroll that completes it
+        if ready > length * len(unrolls(length)):
+            return batches
+        batches.append(batch)
+        begun = ready
+
+
+@pytest.mark.parametrize("longest", [9, 4])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_first_whole_episode_of_each_stream(length: int, longest: int):
+    store = Episodes(longest)
+    parts = unrolls(length)
+    state, found = store.init(parts[0]), []
+    for part in parts:
+        state = jax.jit(store.add)(state, part)
+        if store.ready(state):
+            batch, handle = store.sample(state, jax.random.key(0))
+            state = store.feedback(state, handle, None)
+            found.append(batch)
+    expected = by_hand(length, longest)
+    assert len(found) == len(expected) >= 2
+    for batch, streams in zip(found, expected, strict=True):
+        weight = 1.0 - np.asarray(batch.step.last[:-1], np.float32)
+        for b, moments in enumerate(streams):
+            n = len(moments) - 1
+            np.testing.assert_array_equal(batch.step.obs[: n + 1, b, 0], moments)
+            np.testing.assert_array_equal(batch.action[:n, b], 10.0 * moments[:n])
+            np.testing.assert_array_equal(weight[:, b], np.arange(longest) < n)
+            assert batch.step.last[n:, b].all() and not batch.step.reward[n + 1 :, b].any()
+            assert batch.step.first[0, b] and not batch.step.first[1:, b].any()
+
+
+def test_a_broken_off_episode_is_begun_again():
+    store, parts = Episodes(9), unrolls(2)
+    state = store.add(store.init(parts[0]), parts[0])
+    assert state.opened.all()
+    assert not store.sever(state).opened.any()
+
+
+def test_the_estimators_by_hand():
+    """One stream with rewards 1, 2, 4 and one that ends after 8; gamma 1/2."""
+    reward = jnp.array([[0, 0], [1, 8], [2, 0], [4, 0]], jnp.float32)
+    last = jnp.array([[0, 0], [0, 1], [0, 1], [1, 1]], bool)
+    step = TimeStep(jnp.zeros((4, 2)), reward, jnp.ones((4, 2)), jnp.zeros((4, 2), bool), last)
+    u = Unroll(step, jnp.zeros((4, 2)), {}, (), jnp.zeros(2, jnp.int32), jnp.ones(2))
+    value, gamma, real = jnp.full((4, 2), 0.5), jnp.float32(0.5), np.array([[1, 1], [1, 0], [1, 0]], bool)
+
+    def advantage(estimator) -> np.ndarray:
+        worth = estimator(u, reward, value, gamma)
+        np.testing.assert_array_equal(worth.weight > 0, real)
+        return np.where(real, worth.advantage, 0.0)
+
+    total, to_go = np.array([[3.0, 8], [3, 0], [3, 0]]), np.array([[3.0, 8], [4, 0], [4, 0]])
+    np.testing.assert_allclose(advantage(TotalReturn()), total)
+    np.testing.assert_allclose(advantage(RewardToGo(Nothing())), to_go)
+    np.testing.assert_allclose(advantage(RewardToGo(Value())), np.where(real, to_go - 0.5, 0))
+    np.testing.assert_allclose(advantage(RewardToGo(Mean())), np.where(real, to_go - 4.75, 0))
+    # Cut, not terminated: these bootstrap from the value at the end, which the reward to go does not.
+    cut = to_go + 0.5 * np.array([[0.125, 0.5], [0.25, 0], [0.5, 0]]) - np.where(real, 0.5, 0)
+    for estimator in (GAE(1.0), NStep(3), VTrace()):
+        np.testing.assert_allclose(advantage(estimator), cut, atol=1e-6)
+
+
+def test_vtrace_looks_at_the_ratio():
+    one = jnp.ones((2, 1))
+    step = TimeStep(
+        jnp.zeros((3, 1)), jnp.ones((3, 1)), jnp.ones((3, 1)), jnp.zeros((3, 1), bool), jnp.zeros((3, 1), bool)
+    )
+    u = Unroll(step, jnp.zeros((3, 1)), {}, (), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    zero, gamma = jnp.zeros((3, 1)), jnp.float32(1.0)
+    np.testing.assert_allclose(VTrace()(u, step.reward, zero, gamma, 0.5 * one).target, [[0.75], [0.5]])
+    np.testing.assert_allclose(VTrace()(u, step.reward, zero, gamma, 9.0 * one).target, [[2.0], [1.0]])
+
+
+def test_the_gradient_is_that_of_the_weighted_cross_entropy():
+    """The loss as printed: `-1/N Σ_i Σ_t log π(a_t|s_t) γ^t G_t`, episode by episode and step by step."""
+    agent = REINFORCE(
+        torso=NET, streams=3, length=5, horizon=9, gamma=0.5, estimator=RewardToGo(), discount_states=True
+    )
+    spec = Spec(Box((3,)), Discrete(2), horizon=9)
+    state = agent.init(jax.random.key(0), spec)
+    store = Episodes(9)
+    parts = [
+        dataclasses.replace(p, action=(p.action > 60).astype(jnp.int32), memory=(((), ()), None)) for p in unrolls(5)
+    ]
+    collected = store.init(parts[0])
+    for part in parts[:3]:
+        collected = store.add(collected, part)
+    assert store.ready(collected)
+    batch, _ = store.sample(collected, jax.random.key(0))
+
+    def printed(net) -> jax.Array:
+        total = jnp.zeros(())
+        for b in range(3):
+            n = int(jnp.argmax(batch.step.last[:, b]))
+            for t in range(n):
+                g = sum(0.5 ** (k - t) * batch.step.reward[k + 1, b] for k in range(t, n))
+                policy, _ = net(batch.step.obs[t, b], ((), ()))[0]
+                total = total - policy.log_prob(batch.action[t, b]) * 0.5**t * g / 3
+        return total
+
+    mine = jax.grad(lambda net: agent.loss(net, state, (batch, batch.step.reward), None)[0])(state.net)
+    for one, two in zip(jax.tree.leaves(mine), jax.tree.leaves(jax.grad(printed)(state.net)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(YozhError, match="a2c: TotalReturn needs whole episodes"):
+        A2C(estimator=TotalReturn())
+    with pytest.raises(YozhError, match="ppo: RewardToGo needs whole episodes"):
+        PPO(estimator=RewardToGo())
+    with pytest.raises(YozhError, match="lam lies in"):
+        VTrace(1.5)
+    endless = Spec(Box((3,)), Discrete(2))
+    with pytest.raises(YozhError, match="nothing says that this environment's end"):
+        REINFORCE().init(jax.random.key(0), endless)
+    with pytest.raises(YozhError, match="set horizon=501"):
+        REINFORCE().init(jax.random.key(0), dataclasses.replace(endless, horizon=501))
+
+
+@pytest.mark.parametrize(
+    ("id", "backend", "horizon"),
+    [("CartPole-v1", "jax", 500), ("Acrobot-v1", "jax", 500), ("MountainCar-v0", "envpool", 200),
+     ("MountainCar-v0", "gymnasium", 200), ("Catch", "jax", 9)],
+)  # fmt: skip
+def test_environments_say_how_long_episodes_get(id: str, backend: str, horizon: int):
+    env = make(id, 1, backend=backend)
+    assert env.spec.horizon == horizon
+    env.close()
+
+
+def test_weighted_mean_of_a_baseline_leaves_out_what_does_not_count():
+    target, weight = jnp.array([[1.0, 5.0], [3.0, 99.0]]), jnp.array([[1.0, 1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(Mean()(target, target, weight), np.full((2, 2), float(weighted_mean(target, weight))))
+
+
+@pytest.mark.parametrize("estimator", [TotalReturn(), TotalReturn(Mean()), RewardToGo(), RewardToGo(Mean()), GAE(0.9)],
+                         ids=["total", "total less mean", "to go", "to go less mean", "gae"])  # fmt: skip
+def test_every_estimator_finds_the_right_action(estimator):
+    from yozh.environments.batched import Vectorised
+    from yozh.runners import evaluation
+
+    agent = REINFORCE(learning_rate=1e-2, torso=NET, streams=16, length=2, gamma=0.9, horizon=3, estimator=estimator)
+    run, _ = train(agent, probes.Matched(), 600)
+    found = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(probes.Matched(), 20), episodes=200, seed=1)
+    assert found["mean_return"] >= 0.95
