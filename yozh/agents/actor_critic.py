@@ -1,4 +1,4 @@
-"""What A2C and PPO share: acting with a policy and a value, and the scale of rewards."""
+"""What actor-critics share: acting with a policy and a value, and the scale of rewards."""
 
 import equinox as eqx
 import jax
@@ -59,18 +59,28 @@ class ActorCriticAgent(GradientAgent):
         action = policy.sample(key) if explore else policy.mode()
         extras = {"log_prob": policy.log_prob(action)}
         if discounted is not None:
-            discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + step.reward
+            discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + self.heard(step.reward)
             extras["discounted"] = discounted
         return action, extras, (net_memory, discounted)
 
     def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[AnyArray, "T1 B"]]:
         """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
         (Engstrom et al. 2020, "reward scaling")."""
-        if not self.scale_rewards:
-            return state, unroll.step.reward
-        seen = state.rewards.update(unroll.extras["discounted"][1:])
-        scaled = jnp.clip(unroll.step.reward * jax.lax.rsqrt(seen.variance + 1e-8), -10.0, 10.0)
-        return eqx.tree_at(lambda s: s.rewards, state, seen), scaled
+        if state.rewards is None:
+            return state, self.heard(unroll.step.reward)
+        state = eqx.tree_at(lambda s: s.rewards, state, state.rewards.update(unroll.extras["discounted"][1:]))
+        return state, self.scaled(state, unroll.step.reward)
+
+    def scaled(self, state: State, reward: Float[AnyArray, "*b"]) -> Float[AnyArray, "*b"]:
+        """Rewards on the scale that they are on at present."""
+        reward = self.heard(reward)
+        if state.rewards is None:
+            return reward
+        return jnp.clip(reward * jax.lax.rsqrt(state.rewards.variance + 1e-8), -10.0, 10.0)
+
+    def heard(self, reward: Float[AnyArray, "*b"]) -> Float[AnyArray, "*b"]:
+        """What is learnt from, before it is scaled: rewards as they come, unless an agent has a part for them."""
+        return reward
 
 
 def stirred(net: ActorCritic, noise: Key[Array, ""] | None) -> ActorCritic:

@@ -1,6 +1,7 @@
 """What most algorithms share: one differentiable loss, an optimiser, counts and observation statistics."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -40,6 +41,8 @@ class State(eqx.Module):
     """Of discounted returns; `None` where rewards are not scaled."""
     noise: UInt32[AnyArray, "2"] | None = None
     """Key data of what a policy gradient's noisy layers draw; `None` where there are none."""
+    penalty: Float[Array, ""] | None = None
+    """β of PPO's KL penalty; `None` where there is none."""
 
 
 class GradientAgent(Agent):
@@ -95,13 +98,15 @@ class GradientAgent(Agent):
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         return self.descend(state, batch, key)
 
-    def descend(self, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[State, Report]:
-        """One gradient step. A gradient that is not finite counts as zero, and is reported."""
-        value_and_grad = jax.value_and_grad(lambda net: self.loss(net, state, batch, key), has_aux=True)
-        (loss, (metrics, priority)), gradient = value_and_grad(state.net)
+    def descend(self, state: State, batch: Any, key: Key[Array, ""] | None, loss: Callable[..., Any] | None = None) -> tuple[State, Report]:  # fmt: skip
+        """One gradient step, of `loss` unless another one is given. A gradient that is not finite counts as zero, and is
+        reported."""
+        chosen = self.loss if loss is None else loss
+        value_and_grad = jax.value_and_grad(lambda net: chosen(net, state, batch, key), has_aux=True)
+        (descended, (metrics, priority)), gradient = value_and_grad(state.net)
         gradient, unravel = ravel_pytree(gradient)
         norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(descended) & jnp.isfinite(norm)
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
             updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
@@ -109,7 +114,7 @@ class GradientAgent(Agent):
         net = jax.tree.map(jnp.add, state.net, unravel(updates))
         moved = (net, optimiser, counts)
         state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, moved))
-        return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)
+        return state, Report(metrics | {"loss": descended, "gradient_norm": norm}, finite, priority)
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:
         """The step's observation as the network takes it."""
