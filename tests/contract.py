@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yozh.agents import A2C, DQN, PPO, PQN, Constant, Linear
+from yozh.agents import A2C, DQN, MDPO, NPG, PPG, PPO, PQN, TRPO, Constant, Linear
 from yozh.agents.backups import Munchausen
 from yozh.agents.estimators import GAE, NStep
 from yozh.agents.heads import Bootstrapped
+from yozh.agents.penalties import Adaptive
 from yozh.agents.sampling import Prioritised
 from yozh.agents.scales import Clipped, PopArt
 from yozh.agents.schedules import over
@@ -44,9 +45,19 @@ class Small:
     """Settings, beside those of `probe`, under which all of `Medley` is learnt at once."""
     beside: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """What else must be set for a static field to mean anything."""
+    refused: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Values of static fields that have but one other, which is refused."""
     stores_policy: bool = True
     """Whether unrolls carry the log-probability of their actions."""
 
+
+NATURAL = dict(torso=NET, streams=4, length=8, epochs=2, minibatches=2, solver_steps=5, max_gradient_norm=0.1,
+               normalise_observations=True, scale_rewards=True)  # fmt: skip
+NATURAL_STRUCTURE = {
+    "estimator": NStep(3), "torso": Auto((8,)), "core": LSTM(8), "squash": True, "reward": Clipped(0.5),
+    "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True, "solver_steps": 2,
+    "thin": 2, "epochs": 3, "minibatches": 4, "streams": 8, "length": 16,
+}  # fmt: skip
 
 SMALL: dict[str, Small] = {
     "a2c": Small(
@@ -68,11 +79,36 @@ SMALL: dict[str, Small] = {
             target=Hard(20), epsilon=Constant(0.5)),
         continuous=False, stores_policy=False, beside={"burn_in": {"core": GRU(8)}},
     ),
+    "mdpo": Small(
+        MDPO(t=Linear(1.0, 0.1), learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2,
+             entropy_coefficient=0.01, max_gradient_norm=0.1, normalise_observations=True, scale_rewards=True),
+        {"estimator": NStep(3), "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True, "reward": Clipped(0.5),
+         "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
+         "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
+        MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+    ),
+    "npg": Small(
+        NPG(delta=0.02, learning_rate=Linear(1e-2, 0.0), **NATURAL),
+        NATURAL_STRUCTURE,
+        NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
+        refused={"shared": True},
+    ),
+    "ppg": Small(
+        PPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, minibatches=2, clip=0.05, policy_phases=2,
+            auxiliary_epochs=2, normalise_observations=True, scale_rewards=True, clip_value=True),
+        {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "squash": True, "reward": Clipped(0.5),
+         "dual_clip": 1.001, "penalty": Adaptive(), "clip_value": False, "normalise_advantage": False,
+         "normalise_observations": False, "scale_rewards": False, "noisy": True, "epochs": 2, "minibatches": 4, "streams": 8,
+         "length": 16, "policy_phases": 3, "auxiliary_epochs": 1},
+        PPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, policy_phases=4,
+            auxiliary_epochs=2, entropy_coefficient=0.0),
+        refused={"shared": True},
+    ),
     "ppo": Small(
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
             entropy_coefficient=0.01, normalise_observations=True, scale_rewards=True, clip_value=True),
         {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True,
-         "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
+         "dual_clip": 1.001, "penalty": Adaptive(), "reward": Clipped(0.5), "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
     ),
@@ -83,6 +119,12 @@ SMALL: dict[str, Small] = {
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PQN(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, epsilon=Constant(0.5)),
         continuous=False, stores_policy=False,
+    ),
+    "trpo": Small(
+        TRPO(delta=0.05, learning_rate=Linear(1e-2, 0.0), shrink=0.5, tries=3, **NATURAL),
+        NATURAL_STRUCTURE | {"tries": 1},
+        TRPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
+        refused={"shared": True},
     ),
 }  # fmt: skip
 

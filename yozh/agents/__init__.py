@@ -3,14 +3,19 @@
 from yozh.agents.a2c import A2C
 from yozh.agents.base import GradientAgent
 from yozh.agents.dqn import DQN
+from yozh.agents.mdpo import MDPO
+from yozh.agents.ppg import PPG
 from yozh.agents.ppo import PPO
 from yozh.agents.pqn import PQN
 from yozh.agents.schedules import Constant, Linear, Multiplicative
+from yozh.agents.trpo import NPG, TRPO
 from yozh.core import Agent
 
-__all__ = ["A2C", "DQN", "PPO", "PQN", "Constant", "GradientAgent", "Linear", "Multiplicative", "names"]
+__all__ = [
+    "A2C", "DQN", "MDPO", "NPG", "PPG", "PPO", "PQN", "TRPO", "Constant", "GradientAgent", "Linear", "Multiplicative", "names",
+]  # fmt: skip
 
 
 def names() -> dict[str, type[Agent]]:
     """The names that the command line knows agents by."""
-    return {"a2c": A2C, "dqn": DQN, "ppo": PPO, "pqn": PQN}
+    return {"a2c": A2C, "dqn": DQN, "mdpo": MDPO, "npg": NPG, "ppg": PPG, "ppo": PPO, "pqn": PQN, "trpo": TRPO}

@@ -1,5 +1,7 @@
 """What actor-critics share: acting with a policy and a value, and the scale of rewards."""
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,12 @@ from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimator
 from yozh.agents.statistics import Running
 from yozh.core import AnyArray, Spec, TimeStep, Unroll
-from yozh.networks import ActorCritic, Blueprint
+from yozh.networks import ActorCritic, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
 from yozh.networks.noisy import Noise, as_noise, perturbed
+
+N = TypeVar("N", bound=Network)
 
 
 class ActorCriticAgent(GradientAgent):
@@ -26,7 +30,7 @@ class ActorCriticAgent(GradientAgent):
     scale_rewards: eqx.AbstractVar[bool]
     noisy: eqx.AbstractVar[Noise | bool | None]
 
-    def network(self, spec: Spec, key: Key[Array, ""]) -> ActorCritic:
+    def network(self, spec: Spec, key: Key[Array, ""]) -> Network:
         net, noise = (
             ActorCritic(self.torso, self.core, spec, key, shared=self.shared, squash=self.squash),
             as_noise(self.noisy),
@@ -83,6 +87,6 @@ class ActorCriticAgent(GradientAgent):
         return reward
 
 
-def stirred(net: ActorCritic, noise: Key[Array, ""] | None) -> ActorCritic:
+def stirred(net: N, noise: Key[Array, ""] | None) -> N:
     """With the noise of its layers, where there is any."""
     return net if noise is None else perturbed(net, noise)

@@ -22,7 +22,7 @@ from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Linear, Schedule, schedule
 from yozh.core import Experience, Report, Unroll, concrete, leaf, require, static
 from yozh.losses import explained_variance, squared, weighted_mean
-from yozh.networks import ActorCritic, Auto, Blueprint
+from yozh.networks import Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
@@ -103,7 +103,7 @@ class MDPO(OnPolicyAgent):
         metrics["explained_variance"] = explained_variance(samples.value, samples.target, samples.weight)
         return state, Report(metrics, reports.finite.all())
 
-    def loss(self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""] | None) -> tuple[Float[Array, ""], Any]:  # fmt: skip
+    def loss(self, net: Network, state: State, batch: Samples, key: Key[Array, ""] | None) -> tuple[Float[Array, ""], Any]:  # fmt: skip
         policy, value = self.look(net, batch, key)
         ratio = jnp.exp(policy.log_prob(batch.action) - batch.log_prob)
         gain = weighted_mean(ratio * self.advantage(batch), batch.weight)

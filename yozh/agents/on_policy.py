@@ -1,5 +1,7 @@
 """What PPO, TRPO and MDPO share: an unroll becomes samples, which are then gone through several times."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from yozh.agents.scales import Rewards
 from yozh.core import AnyArray, TimeStep, Unroll
 from yozh.distributions import Distribution
 from yozh.losses import weighted_mean, weighted_variance
-from yozh.networks import ActorCritic
+from yozh.networks import Network
 
 
 class Samples(Sequences):
@@ -57,23 +59,25 @@ class OnPolicyAgent(ActorCriticAgent):
         return self.reward(reward)
 
     def samples(self, state: State, batch: Unroll, noise: Key[Array, ""] | None, *, policy: bool = False) -> tuple[State, Samples]:  # fmt: skip
-        """What an unroll teaches, under the weights that acted; with their `policy` if asked for."""
+        """What a fresh unroll teaches, under the weights that acted; with their `policy` if asked for."""
+        state, reward = self.rewards(state, batch)
+        return state, self.taught(state, batch, reward, noise, policy=policy)
+
+    def taught(self, state: State, batch: Unroll, reward: Float[AnyArray, "T1 B"], noise: Key[Array, ""] | None, *, policy: bool) -> Samples:  # fmt: skip
+        """What an unroll with these rewards teaches, under the weights that there are."""
         step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
         memory, net = batch.memory[0], stirred(state.net, noise)
         (acted, value), _ = networks.unroll(net, step.obs, memory, step.first, step.extras.get("legal"))
-        state, reward = self.rewards(state, batch)
         worth = self.estimator(batch, reward, value, self.gamma)
         past = dict(step=step, action=batch.action, log_prob=batch.extras["log_prob"], value=value)
         past = jax.tree.map(lambda x: x[:-1], past | ({"policy": acted} if policy else {}))
-        fresh = Samples(**past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
-        return state, fresh.apart()
+        samples = Samples(**past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
+        return samples.apart()
 
-    def look(self, net: ActorCritic, samples: Samples, noise: Key[Array, ""] | None) -> tuple[Distribution, Float[Array, "T B"]]:  # fmt: skip
-        """The network's policy and value of every sample."""
-        step = samples.step
-        said, _ = networks.unroll(
-            stirred(net, noise), step.obs, samples.memory, step.first, step.extras.get("legal")
-        )
+    def look(self, net: Network, samples: Samples, noise: Key[Array, ""] | None) -> tuple[Any, ...]:
+        """What the network says of every sample: policy, value and, where it has more to say, that."""
+        step, legal = samples.step, samples.step.extras.get("legal")
+        said, _ = networks.unroll(stirred(net, noise), step.obs, samples.memory, step.first, legal)
         return said
 
     def advantage(self, samples: Samples) -> Float[Array, "T B"]:

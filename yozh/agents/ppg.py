@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from yozh import networks
 from yozh.agents.base import State
 from yozh.agents.on_policy import Samples
 from yozh.agents.ppo import PPO
 from yozh.agents.schedules import Schedule, schedule
 from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
 from yozh.losses import squared, weighted_mean
+from yozh.networks import ActorCritic
 from yozh.networks.phasic import Phasic
 from yozh.stores.phase import Phase, newest
 
@@ -56,7 +56,9 @@ class PPG(PPO):
         return Experience(streams=self.streams, unroll=self.length, store=Phase(self.policy_phases), max_lag=1)
 
     def network(self, spec: Spec, key: Key[Array, ""]) -> Phasic:
-        return Phasic.of(super().network(spec, key), spec, key)
+        net = super().network(spec, key)
+        assert isinstance(net, ActorCritic)
+        return Phasic.of(net, spec, key)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         policy_key, phase_key = jax.random.split(key)
@@ -76,13 +78,7 @@ class PPG(PPO):
     def phase(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, dict[str, Array], Array]:
         """The auxiliary phase. Targets are computed anew with the newest value, where the paper keeps those of the policy phase;
         its Adam begins afresh and leaves that of the policy phases alone."""
-        step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
-        memory = batch.memory[0]
-        (policy, value), _ = networks.unroll(state.net, step.obs, memory, step.first, step.extras.get("legal"))
-        worth = self.estimator(batch, self.scaled(state, batch.step.reward), value, self.gamma)
-        past = dict(step=step, action=batch.action, log_prob=batch.extras["log_prob"], value=value, policy=policy)
-        past = jax.tree.map(lambda x: x[:-1], past)
-        samples = Samples(**past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory).apart()  # fmt: skip
+        samples = self.taught(state, batch, self.scaled(state, batch.step.reward), None, policy=True)
 
         def update(state: State, minibatch: Samples) -> tuple[State, Report]:
             return self.descend(state, minibatch, None, self.auxiliary_loss)
@@ -95,10 +91,7 @@ class PPG(PPO):
         return state, jax.tree.map(jnp.mean, {n: reports.metrics[n] for n in ("auxiliary_loss", "auxiliary_kl")}), reports.finite.all()  # fmt: skip
 
     def auxiliary_loss(self, net: Phasic, state: State, batch: Samples, key: None) -> tuple[Float[Array, ""], Any]:
-        step, tells = batch.step, dataclasses.replace(net, tells=True)
-        (policy, value, auxiliary), _ = networks.unroll(
-            tells, step.obs, batch.memory, step.first, step.extras.get("legal")
-        )
+        policy, value, auxiliary = self.look(dataclasses.replace(net, tells=True), batch, None)
         kl = weighted_mean(batch.policy.kl(policy), batch.weight)
         auxiliary_loss = weighted_mean(squared(auxiliary, batch.target), batch.weight)
         loss = auxiliary_loss + self.clone * kl + weighted_mean(squared(value, batch.target), batch.weight)

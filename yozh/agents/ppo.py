@@ -27,7 +27,7 @@ from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, as_schedule, schedule
 from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
 from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, ppo_dual_clip, squared, weighted_mean
-from yozh.networks import ActorCritic, Auto, Blueprint
+from yozh.networks import Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
@@ -135,7 +135,7 @@ class PPO(OnPolicyAgent):
         return state, Report(metrics, reports.finite.all())
 
     def loss(
-        self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""] | None
+        self, net: Network, state: State, batch: Samples, key: Key[Array, ""] | None
     ) -> tuple[Float[Array, ""], Any]:
         policy, value = self.look(net, batch, key)
         clip = None if self.clip is None else self.clip(state.counts)

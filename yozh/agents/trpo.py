@@ -35,8 +35,7 @@ from yozh.stores import Latest
 
 
 class NaturalAgent(OnPolicyAgent):
-    """On-policy; any action space, masked or not, recurrent or not. Defaults are those of sb3-contrib's TRPO unless a field
-    says otherwise."""
+    """What TRPO and NPG share: all but what becomes of the natural step."""
 
     delta: Float[Array, ""] = leaf(0.01)
     """δ: the mean KL divergence of a step, in nats."""
@@ -161,7 +160,8 @@ def _policy(net: ActorCritic) -> PyTree:
 
 
 class TRPO(NaturalAgent):
-    __doc__ = NaturalAgent.__doc__
+    """On-policy; any action space, masked or not, recurrent or not. Defaults are those of sb3-contrib unless a field says
+    otherwise."""
 
     shrink: Float[Array, ""] = leaf(0.8)
     """α: by how much each try of the line search is shorter than the one before."""

@@ -45,13 +45,16 @@ class Phase(Store):
         return state.filled > 0
 
     def sample(self, state: Kept, key: Key[Array, ""]) -> tuple[Unroll, PyTree]:
-        streams = state.unrolls.weight.shape[0] // self.count
-        now = jnp.arange(self.count * streams, dtype=jnp.int32) < state.filled * streams
-        return eqx.tree_at(lambda u: u.weight, state.unrolls, now.astype(jnp.float32)), ()
+        return self._now(state), ()
 
     def recent(self, state: Kept, n: int) -> PyTree:
-        obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[-n:], newest(self.sample(state, None)[0], self.count).step.obs)  # fmt: skip
-        return obs
+        fresh = newest(self._now(state), self.count)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[-n:], fresh.step.obs)
+
+    def _now(self, state: Kept) -> Unroll:
+        streams = state.unrolls.weight.shape[0] // self.count
+        now = jnp.arange(self.count * streams, dtype=jnp.int32) < state.filled * streams
+        return eqx.tree_at(lambda u: u.weight, state.unrolls, now.astype(jnp.float32))
 
 
 def newest(kept: Unroll, count: int) -> Unroll:
