@@ -35,13 +35,12 @@ def conjugate_gradients(product: Callable[[Vector], Vector], b: Vector, steps: i
 
     It stops after so many steps, or when the squared norm of what is left of b is at the tolerance.
     """
-    Carry = tuple[Array, Vector, Vector, Vector, Array]
 
-    def going(carry: Carry) -> Array:
+    def going(carry: tuple[Array, ...]) -> Array:
         i, *_, left = carry
         return (i < steps) & (left > tolerance)
 
-    def step(carry: Carry) -> Carry:
+    def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         i, x, residual, direction, left = carry
         a_direction = product(direction)
         far = left / jnp.dot(direction, a_direction)
@@ -60,13 +59,12 @@ def backtrack(judge: Judge, weights: Vector, step: Vector, *, shrink: Float[Arra
     """The first of `weights + shrinkʲ step`, j < tries, that has a larger surrogate and a KL divergence of at most delta; `weights`
     themselves, to the bit, where none has. With it how many were tried, whether one was taken and the KL divergence of that."""
     before, _ = judge(weights)
-    Carry = tuple[Array, Array, Vector, Array, Array]
 
-    def going(carry: Carry) -> Array:
+    def going(carry: tuple[Array, ...]) -> Array:
         tried, _, _, accepted, _ = carry
         return (tried < tries) & ~accepted
 
-    def shorter(carry: Carry) -> Carry:
+    def shorter(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         tried, share, *_ = carry
         there = weights + share * step
         surrogate, kl = judge(there)

@@ -157,7 +157,7 @@ class PPO(OnPolicyAgent):
         if clip is not None:
             outside = (jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)
             metrics["clip_fraction"] = weighted_mean(outside, batch.weight)
-        if self.penalty is not None:
+        if state.penalty is not None:
             loss = loss + state.penalty * weighted_mean(batch.policy.kl(policy), batch.weight)
         return loss, (metrics, None)
 
