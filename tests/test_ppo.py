@@ -1,12 +1,15 @@
 """PPO's switches beyond the contract: penalty, dual clip, clipped rewards, what does not go together."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import yozh
 from yozh.agents import PPO
 from yozh.agents.estimators import GAE
 from yozh.agents.on_policy import Samples
@@ -138,3 +141,15 @@ def test_what_does_not_go_together_is_refused():
             PPO(**settings)
     with pytest.raises(YozhError, match=r"penalty.target must be positive, not 0.0"):
         Adaptive(0.0)
+
+
+def test_the_details_are_where_the_page_says():
+    """Each line that the table of 37 details quotes is in the file that it names."""
+    root = Path(yozh.__file__).parent
+    page = (root.parent / "docs" / "algorithms" / "ppo.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [int(row.split("|")[1]) for row in rows] == [*range(1, 38)]
+    quoted = [found for row in rows if (found := re.search(r"\| `([\w/]+\.py)`: `(.+)` \|$", row))]
+    assert len(quoted) == 37 - 6, "all but what EnvPool does"
+    for found in quoted:
+        assert found[2] in (root / found[1]).read_text(), found[0]
