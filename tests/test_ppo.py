@@ -36,6 +36,7 @@ def moment(agent: PPO) -> tuple[fused.Run, Samples, jax.Array]:
     def go(state):
         _, unroll = rollout(agent, agent.policy(state), env, run.sim, 16, jnp.int32(0), jax.random.key(1))
         state, samples = agent.samples(state, unroll, None, policy=True)
+        samples = dataclasses.replace(samples, advantage=samples.advantage - samples.advantage.mean())
         net = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(jax.random.key(x.size), x.shape), state.net)
         state = dataclasses.replace(state, net=net)
         return state, samples, agent.look(net, samples, None)[0].log_probs, agent.loss(net, state, samples, None)

@@ -47,8 +47,8 @@ class NaturalAgent(OnPolicyAgent):
     """Discount of one step."""
     estimator: Estimator = GAE(0.95)
     """What an action was worth: `GAE(lam)` or `NStep(n)`."""
-    max_gradient_norm: Float[Array, ""] = leaf(jnp.inf)
-    """Global norm to which the value's gradients are clipped."""
+    max_gradient_norm: Float[Array, ""] = leaf(10.0)
+    """Global norm to which the value's gradients are clipped (they are not in sb3-contrib)."""
     torso: Blueprint = eqx.field(default=Auto(), converter=as_blueprint)
     core: CoreBlueprint | None = None
     """`GRU(size)` or `LSTM(size)` for a recurrent policy."""
