@@ -94,8 +94,7 @@ class PPO(OnPolicyAgent):
 
     def __check_init__(self) -> None:
         name, most = type(self).__name__.lower(), self.dual_clip
-        for field in ("dual_clip", "clip_value"):
-            asked = getattr(self, field) not in (None, False)
+        for field, asked in (("dual_clip", most is not None), ("clip_value", self.clip_value)):
             require(self.clip is not None or not asked, f"{name}: {field} goes with a clip, and clip is none")
         require(
             most is None or not concrete(most) or most > 1, lambda: f"{name}: dual_clip must be above 1, not {most}"
