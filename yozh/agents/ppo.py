@@ -138,9 +138,10 @@ class PPO(OnPolicyAgent):
     ) -> tuple[Float[Array, ""], Any]:
         policy, value = self.look(net, batch, key)
         clip = None if self.clip is None else self.clip(state.counts)
+        advantage = self.advantage(batch)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
-        policy_loss = weighted_mean(self.surrogate(ratio, self.advantage(batch), clip), batch.weight)
+        policy_loss = weighted_mean(self.surrogate(ratio, advantage, clip), batch.weight)
         errors = (
             clipped_value(value, batch.value, batch.target, clip) if self.clip_value else squared(value, batch.target)
         )
