@@ -4,7 +4,7 @@ from yozh.presets.preset import Preset
 
 PRESETS = {
     "CartPole-v1": Preset(
-        MDPO(learning_rate=1e-3, gamma=0.98, estimator=GAE(0.9), epochs=20, minibatches=1, streams=8, length=32),
+        MDPO(learning_rate=Linear(1e-3, 0.0), gamma=0.98, estimator=GAE(0.8), epochs=20, minibatches=1, streams=8, length=32),
         steps=100_000,
         reached="",
     ),
