@@ -29,6 +29,11 @@ PUREJAXRL = {
 }  # fmt: skip
 ZOO_PPO = dict(threads=1, env="LunarLander-v3", n_envs=16, n_steps=1024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98,
                ent_coef=0.01, learning_rate=3e-4)  # fmt: skip
+ZOO_TRPO = dict(
+    threads=1, library="sb3_contrib", algorithm="TRPO", n_envs=2, gamma=0.99, learning_rate=1e-3, n_critic_updates=20
+)
+ZOO_TRPO_CHEETAH = ZOO_TRPO | dict(env="HalfCheetah-v5", normalise=True, n_steps=1024, batch_size=128, gae_lambda=0.95,
+                                   cg_max_steps=25, cg_damping=0.1, target_kl=0.04)  # fmt: skip
 
 CASES = {
     "ppo-cartpole-rejax": Case(
@@ -78,6 +83,19 @@ CASES = {
         dict(threads=1, library="stable_baselines3", env="HalfCheetah-v5", n_envs=1, n_steps=2048, batch_size=64, n_epochs=10,
              learning_rate=3e-4),
         3.0, 80_000, 10_000, "SB3's defaults. Yozh runs 8 streams of 256 steps, SB3 one of 2,048. " + RESETS,
+    ),
+    "trpo-cartpole": Case(
+        "trpo-cartpole", "sb3_ppo", "contrib",
+        ZOO_TRPO | dict(env="CartPole-v1", n_steps=512, batch_size=512, gae_lambda=0.98, cg_damping=1e-3),
+        8.0, 1_000_000, 20_000, "The zoo's settings. " + RESETS,
+    ),
+    "trpo-cheetah": Case(
+        "trpo-cheetah", "sb3_ppo", "contrib", ZOO_TRPO_CHEETAH, 8.0, 200_000, 10_000,
+        "The zoo's settings. Yozh steps EnvPool's environment in its program, the peer Gymnasium's. " + RESETS,
+    ),
+    "trpo-cheetah-hosted": Case(
+        "trpo-cheetah-hosted", "sb3_ppo", "contrib", ZOO_TRPO_CHEETAH, 8.0, 80_000, 10_000,
+        "The zoo's settings. Plain Gymnasium on both sides. " + RESETS,
     ),
 }  # fmt: skip
 COLD_START = "cold-start"

@@ -7,7 +7,7 @@ import time
 import jax
 
 from yozh import environments
-from yozh.agents import DQN, PPO, Linear
+from yozh.agents import DQN, PPO, TRPO, Linear
 from yozh.agents.estimators import GAE
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard
@@ -34,6 +34,10 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
     lander = PPO(learning_rate=3e-4, gamma=0.999, estimator=GAE(0.98), entropy_coefficient=0.01, epochs=4, streams=16,
                  length=1024, minibatches=256)  # fmt: skip
     cheetah = PPO(learning_rate=3e-4, epochs=10, streams=8, length=256, minibatches=32)
+    trust = dict(learning_rate=1e-3, epochs=20, torso=MLP((64, 64), "tanh"), streams=2)
+    zoo_cartpole = TRPO(damping=1e-3, estimator=GAE(0.98), minibatches=2, length=512, **trust)
+    zoo_cheetah = TRPO(delta=0.04, solver_steps=25, minibatches=16, length=1024, normalise_observations=True,
+                       scale_rewards=True, **trust)  # fmt: skip
     return {
         "ppo-cartpole": (decayed, "CartPole-v1", None),
         "ppo-cartpole-constant": (constant, "CartPole-v1", None),
@@ -43,6 +47,9 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
         "dqn-lander-hosted": (DQN(streams=16, length=4), "LunarLander-v3", "gymnasium"),
         "ppo-lander-hosted": (lander, "LunarLander-v3", "gymnasium"),
         "ppo-cheetah-hosted": (cheetah, "HalfCheetah-v5", "gymnasium"),
+        "trpo-cartpole": (zoo_cartpole, "CartPole-v1", None),
+        "trpo-cheetah": (zoo_cheetah, "HalfCheetah-v5", None),
+        "trpo-cheetah-hosted": (zoo_cheetah, "HalfCheetah-v5", "gymnasium"),
     }
 
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yozh.agents import A2C, DQN, ES, PPO, PQN, REINFORCE, Constant, Linear
+from yozh.agents import A2C, DQN, ES, MDPO, NPG, PPG, PPO, PQN, REINFORCE, TRPO, Constant, Linear
 from yozh.agents.backups import Munchausen
 from yozh.agents.directions import Differences, Ranks
 from yozh.agents.estimators import GAE, Mean, NStep, TotalReturn
 from yozh.agents.heads import Bootstrapped
+from yozh.agents.penalties import Adaptive
 from yozh.agents.reinforce import Regression
 from yozh.agents.sampling import Prioritised
 from yozh.agents.scales import Clipped, PopArt
@@ -51,11 +52,21 @@ class Small:
     """Another value for every static field that only makes room: none may change what is learnt."""
     moves: int = 2
     """Turns after which the weights have moved, where an unroll has four steps."""
+    refused: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Values of static fields that have but one other, which is refused."""
     stores_policy: bool = True
     """Whether unrolls carry the log-probability of their actions."""
     values: bool = True
     """Whether it learns what observations are worth."""
 
+
+NATURAL = dict(torso=NET, streams=4, length=8, epochs=2, minibatches=2, solver_steps=5, max_gradient_norm=0.1,
+               normalise_observations=True, scale_rewards=True)  # fmt: skip
+NATURAL_STRUCTURE = {
+    "estimator": NStep(3), "torso": Auto((8,)), "core": LSTM(8), "squash": True, "reward": Clipped(0.5),
+    "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True, "solver_steps": 2,
+    "thin": 2, "epochs": 3, "minibatches": 4, "streams": 8, "length": 16,
+}  # fmt: skip
 
 SMALL: dict[str, Small] = {
     "a2c": Small(
@@ -77,11 +88,36 @@ SMALL: dict[str, Small] = {
             target=Hard(20), epsilon=Constant(0.5)),
         continuous=False, stores_policy=False, moves=6, beside={"burn_in": {"core": GRU(8)}},
     ),
+    "mdpo": Small(
+        MDPO(t=Linear(1.0, 0.1), learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2,
+             entropy_coefficient=0.01, max_gradient_norm=0.1, normalise_observations=True, scale_rewards=True),
+        {"estimator": NStep(3), "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True, "reward": Clipped(0.5),
+         "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
+         "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
+        MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+    ),
+    "npg": Small(
+        NPG(delta=0.02, learning_rate=Linear(1e-2, 0.0), **NATURAL),
+        NATURAL_STRUCTURE,
+        NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
+        refused={"shared": True},
+    ),
+    "ppg": Small(
+        PPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, minibatches=2, clip=0.05, policy_phases=2,
+            auxiliary_epochs=2, normalise_observations=True, scale_rewards=True, clip_value=True),
+        {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "squash": True, "reward": Clipped(0.5),
+         "dual_clip": 1.001, "penalty": Adaptive(), "clip_value": False, "normalise_advantage": False,
+         "normalise_observations": False, "scale_rewards": False, "noisy": True, "epochs": 2, "minibatches": 4, "streams": 8,
+         "length": 16, "policy_phases": 3, "auxiliary_epochs": 1},
+        PPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, policy_phases=4,
+            auxiliary_epochs=2, entropy_coefficient=0.0),
+        refused={"shared": True},
+    ),
     "ppo": Small(
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
             entropy_coefficient=0.01, normalise_observations=True, scale_rewards=True, clip_value=True),
         {"estimator": NStep(3), "target_kl": 1e-6, "torso": Auto((8,)), "core": LSTM(8), "shared": True, "squash": True,
-         "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
+         "dual_clip": 1.001, "penalty": Adaptive(), "reward": Clipped(0.5), "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
     ),
@@ -109,6 +145,12 @@ SMALL: dict[str, Small] = {
          "length": 8},
         ES(learning_rate=3e-2, sigma=0.3, torso=Auto((8,), "tanh", "orthogonal"), streams=64, length=2, horizon=10),
         room={"horizon": 20}, moves=6, stores_policy=False, values=False, medley={"streams": 512, "length": 4, "sigma": 0.1},
+    ),
+    "trpo": Small(
+        TRPO(delta=0.05, learning_rate=Linear(1e-2, 0.0), shrink=0.5, tries=3, **NATURAL),
+        NATURAL_STRUCTURE | {"tries": 1},
+        TRPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
+        refused={"shared": True},
     ),
 }  # fmt: skip
 

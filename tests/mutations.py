@@ -29,6 +29,10 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
 
+NATURAL, TRPO, MDPO, PPG, PPO = (f"yozh/agents/{name}.py" for name in ("natural", "trpo", "mdpo", "ppg", "ppo"))
+PENALTIES, PHASE = "yozh/agents/penalties.py", "yozh/stores/phase.py"
+U, M, W = "tests/test_trust.py::", "tests/test_mirror.py::", "tests/test_ppo.py::"
+
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -179,6 +183,40 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/networks/torsos.py", "self.init, self.norm).build", "self.init).build", Q + "test_a_norm_before_every_activation"),
     ("yozh/networks/layers.py", "[self.activation](norm(layer(x)))", "[self.activation](layer(x))",
      Q + "test_a_norm_before_every_activation"),
+    (NATURAL, "now / left * direction", "direction", U + "test_conjugate_gradients_solve_f_x_is_g"),
+    (NATURAL, "here.kl(there), counts", "here.kl(there), 0 * counts + 1",
+     U + "test_the_fisher_product_is_that_with_the_explicit_matrix[normal]"),
+    (NATURAL, "(kl <= delta) & (surrogate > before)", "surrogate > before", U + "test_the_line_search_by_hand"),
+    (NATURAL, "(kl <= delta) & (surrogate > before)", "kl <= delta", U + "test_the_line_search_by_hand"),
+    (NATURAL, "jnp.where(accepted, there, weights)", "there", U + "test_the_line_search_by_hand"),
+    (NATURAL, "shrink * share", "share", U + "test_the_line_search_by_hand"),
+    (TRPO, "jnp.sqrt(2.0 * self.delta", "jnp.sqrt(1.0 * self.delta", U + "test_the_natural_step_costs_what_it_should"),
+    (TRPO, "jnp.where(finite, moved, weights)", "moved", U + "test_the_natural_step_costs_what_it_should"),
+    (TRPO, "finfo(x.dtype).tiny)", "finfo(x.dtype).min)", U + "test_the_natural_step_costs_what_it_should"),
+    (TRPO, "or self.delta > 0", "or self.delta >= 0", U + "test_what_makes_no_trust_region_is_refused"),
+    (TRPO, "return net.actor, net.policy", "return net.critic, net.value", U + "test_every_step_keeps_its_word"),
+    ("yozh/agents/minibatches.py", "m[::n], self.memory", "m[:n], self.memory",
+     U + "test_every_other_sequence_is_left_out_with_its_memory"),
+    (MDPO, "policy.kl(batch.policy)", "batch.policy.kl(policy)", M + "test_the_loss_of_mirror_descent_by_hand"),
+    (MDPO, "jnp.maximum(self.t(state.counts), SMALLEST)", "self.t(state.counts)", M + "test_the_loss_of_mirror_descent_by_hand"),
+    (MDPO, "kl / jnp.maximum", "2.0 * kl / jnp.maximum", M + "test_many_small_steps_find_the_mirror_step"),
+    (PPG, "+ self.clone * kl", "", M + "test_the_phase_teaches_the_trunk_and_spares_the_policy"),
+    (PPG, "squared(auxiliary, batch.target)", "squared(value, batch.target)", M + "test_the_auxiliary_loss_by_hand"),
+    (PPG, "s.optimiser, done, state.optimiser)", "s.optimiser, done, done.optimiser)", M + "test_the_phase_comes_when_it_is_due"),
+    (PPG, "due.astype(jnp.int32), once", "1, once", M + "test_the_phase_comes_when_it_is_due"),
+    (PHASE, "jnp.sum(kept.weight).astype(jnp.int32) - streams", "0", M + "test_a_phase_keeps_its_unrolls_and_begins_anew"),
+    (PHASE, "state.filled % self.count", "jnp.minimum(state.filled, self.count - 1)",
+     M + "test_a_phase_keeps_its_unrolls_and_begins_anew"),
+    (PENALTIES, "kl > 1.5 * self.target, 2.0", "kl > 1.5 * self.target, 1.0", W + "test_beta_follows_the_divergence"),
+    (PENALTIES, "kl < self.target / 1.5, 0.5", "kl < self.target / 1.5, 1.0",
+     W + "test_beta_is_kept_from_turn_to_turn_and_holds_the_policy"),
+    (PPO, "loss + state.penalty * weighted_mean", "loss + weighted_mean", W + "test_the_loss_as_the_papers_print_it[both]"),
+    (PPO, "ppo_dual_clip(ratio, advantage, clip, self.dual_clip)", "ppo_clip(ratio, advantage, clip)",
+     W + "test_the_loss_as_the_papers_print_it[dual]"),
+    (LOSSES, "jnp.minimum(once, -most * advantage)", "jnp.maximum(once, -most * advantage)",
+     W + "test_the_loss_as_the_papers_print_it[dual]"),
+    ("yozh/agents/actor_critic.py", "self.heard(step.reward)", "step.reward",
+     W + "test_rewards_are_clipped_before_anything_is_made_of_them"),
     (TABULAR + "exact.py", "mdp.reward + gamma * np", "mdp.reward + np", T + "test_values_by_hand"),
     (TABULAR + "exact.py", "np.eye(mdp.states) - gamma * p", "np.eye(mdp.states) - p", T + "test_values_by_hand"),
     (TABULAR + "exact.py", "tolerance * max(1.0", "0.1 * max(1.0",

@@ -12,7 +12,7 @@ import pytest
 from tests.contract import SMALL, STEPS, batched, cartpole, learnt, train, vary
 from yozh import agents, networks
 from yozh.agents.schedules import over
-from yozh.core import Agent, Env, TimeStep
+from yozh.core import Agent, Env, TimeStep, YozhError
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import Pendulum
@@ -101,7 +101,13 @@ def test_every_structural_parameter_is_listed(name: str):
     structural = {
         f.name for f in fields if f.metadata.get("static") or not jax.tree.leaves(getattr(small.agent, f.name))
     }
-    assert structural <= set(small.structural | small.room) <= {f.name for f in fields}
+    assert structural <= {*small.structural, *small.room, *small.refused} <= {f.name for f in fields}
+
+
+@pytest.mark.parametrize(("name", "field"), [(n, f) for n, small in SMALL.items() for f in small.refused])
+def test_what_a_field_cannot_be_is_refused(name: str, field: str):
+    with pytest.raises(YozhError, match=f"{name}: .*{field}"):
+        dataclasses.replace(SMALL[name].agent, **{field: SMALL[name].refused[field]})
 
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n, small in SMALL.items() for f in small.structural])

@@ -49,6 +49,15 @@ def ppo_clip(ratio: Batch, advantage: Batch, clip: Number) -> Batch:
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
 
 
+def ppo_dual_clip(ratio: Batch, advantage: Batch, clip: Number, most: Number) -> Batch:
+    """`ppo_clip`, but where `A < 0` never above `-most A`: `-max(min(r A, clip(r) A), most A)` (Ye et al. 2020, eq. 5; `most > 1`).
+
+    A ratio of 100 under a negative advantage then weighs as much as one of `most`, and has no gradient.
+    """
+    once = ppo_clip(ratio, advantage, clip)
+    return jnp.where(advantage < 0, jnp.minimum(once, -most * advantage), once)
+
+
 def kl_k1(log_ratio: Batch) -> Batch:
     """`-log r`, `r = pi(a|s) / pi_old(a|s)`, a from pi_old: unbiased for `KL(pi_old || pi)`.
 

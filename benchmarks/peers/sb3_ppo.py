@@ -1,4 +1,4 @@
-"""PPO of Stable-Baselines3, or of SBX, its JAX twin, on any Gymnasium environment."""
+"""PPO of Stable-Baselines3 or of SBX, its JAX twin, or TRPO of sb3-contrib, on any Gymnasium environment."""
 
 import importlib
 import json
@@ -7,13 +7,15 @@ import time
 
 import torch
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 steps, settings = int(sys.argv[1]), json.loads(sys.argv[2])
 torch.set_num_threads(settings.pop("threads"))
 library, env, n_envs = (settings.pop(name) for name in ("library", "env", "n_envs"))
-model = importlib.import_module(library).PPO(
-    "MlpPolicy", make_vec_env(env, n_envs, seed=0), seed=0, device="cpu", **settings
-)
+algorithm, normalise = settings.pop("algorithm", "PPO"), settings.pop("normalise", False)
+envs = make_vec_env(env, n_envs, seed=0)
+envs = VecNormalize(envs) if normalise else envs
+model = getattr(importlib.import_module(library), algorithm)("MlpPolicy", envs, seed=0, device="cpu", **settings)
 model.learn(n_envs * settings["n_steps"])  # compiles, where there is something to compile
 began = time.perf_counter()
 before = model.num_timesteps

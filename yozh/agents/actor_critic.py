@@ -1,4 +1,6 @@
-"""What A2C and PPO share: acting with a policy and a value, and the scale of rewards."""
+"""What actor-critics share: acting with a policy and a value, and the scale of rewards."""
+
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -9,11 +11,13 @@ from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimator
 from yozh.agents.statistics import Running
 from yozh.core import AnyArray, Spec, TimeStep, Unroll, require
-from yozh.networks import ActorCritic, Blueprint
+from yozh.networks import ActorCritic, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
 from yozh.networks.noisy import Noise, as_noise, perturbed
 from yozh.stores import Episodes
+
+N = TypeVar("N", bound=Network)
 
 
 class ActorCriticAgent(GradientAgent):
@@ -34,7 +38,7 @@ class ActorCriticAgent(GradientAgent):
             f"{type(self).__name__.lower()}: {kind} needs whole episodes, and unrolls of fixed length cut them; use reinforce, or GAE(1.0)",
         )
 
-    def network(self, spec: Spec, key: Key[Array, ""]) -> ActorCritic:
+    def network(self, spec: Spec, key: Key[Array, ""]) -> Network:
         net, noise = (
             ActorCritic(self.torso, self.core, spec, key, shared=self.shared, squash=self.squash),
             as_noise(self.noisy),
@@ -67,20 +71,30 @@ class ActorCriticAgent(GradientAgent):
         action = policy.sample(key) if explore else policy.mode()
         extras = {"log_prob": policy.log_prob(action)}
         if discounted is not None:
-            discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + step.reward
+            discounted = jnp.where(step.first, 0.0, self.gamma * discounted) + self.heard(step.reward)
             extras["discounted"] = discounted
         return action, extras, (net_memory, discounted)
 
     def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[AnyArray, "T1 B"]]:
         """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
         (Engstrom et al. 2020, "reward scaling")."""
-        if not self.scale_rewards:
-            return state, unroll.step.reward
-        seen = state.rewards.update(unroll.extras["discounted"][1:])
-        scaled = jnp.clip(unroll.step.reward * jax.lax.rsqrt(seen.variance + 1e-8), -10.0, 10.0)
-        return eqx.tree_at(lambda s: s.rewards, state, seen), scaled
+        if state.rewards is None:
+            return state, self.heard(unroll.step.reward)
+        state = eqx.tree_at(lambda s: s.rewards, state, state.rewards.update(unroll.extras["discounted"][1:]))
+        return state, self.scaled(state, unroll.step.reward)
+
+    def scaled(self, state: State, reward: Float[AnyArray, "*b"]) -> Float[AnyArray, "*b"]:
+        """Rewards on the scale that they are on at present."""
+        reward = self.heard(reward)
+        if state.rewards is None:
+            return reward
+        return jnp.clip(reward * jax.lax.rsqrt(state.rewards.variance + 1e-8), -10.0, 10.0)
+
+    def heard(self, reward: Float[AnyArray, "*b"]) -> Float[AnyArray, "*b"]:
+        """What is learnt from, before it is scaled: rewards as they come, unless an agent has a part for them."""
+        return reward
 
 
-def stirred(net: ActorCritic, noise: Key[Array, ""] | None) -> ActorCritic:
+def stirred(net: N, noise: Key[Array, ""] | None) -> N:
     """With the noise of its layers, where there is any."""
     return net if noise is None else perturbed(net, noise)

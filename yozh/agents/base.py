@@ -43,6 +43,8 @@ class State(eqx.Module):
     """Key data of what a policy gradient's noisy layers draw; `None` where there are none."""
     critic: PyTree = None
     """Of the optimiser that fits a value by itself; `None` where one optimiser serves all."""
+    penalty: Float[Array, ""] | None = None
+    """β of PPO's KL penalty; `None` where there is none."""
 
 
 class GradientAgent(Agent):
@@ -98,11 +100,13 @@ class GradientAgent(Agent):
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         return self.descend(state, batch, key)
 
-    def descend(self, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[State, Report]:
-        """One gradient step. A gradient that is not finite counts as zero, and is reported."""
-        net, optimiser, report = self.step(self.loss, self.optimiser(state.counts), state.optimiser, state, batch, key)
+    def descend(self, state: State, batch: Any, key: Key[Array, ""] | None, loss: Callable[..., Any] | None = None) -> tuple[State, Report]:  # fmt: skip
+        """One gradient step, of `loss` unless another one is given. A gradient that is not finite counts as zero, and is
+        reported."""
+        loss, optimiser = self.loss if loss is None else loss, self.optimiser(state.counts)
+        net, memory, report = self.step(loss, optimiser, state.optimiser, state, batch, key)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
-        state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, (net, optimiser, counts)))
+        state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, (net, memory, counts)))
         return state, report
 
     def step(self, loss: Callable[..., Any], optimiser: optax.GradientTransformation, memory: PyTree, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[Network, PyTree, Report]:  # fmt: skip

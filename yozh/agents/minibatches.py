@@ -1,6 +1,7 @@
 """Minibatches of an unroll that is gone through several times."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from yozh.core import require
 
 S = TypeVar("S", bound="Sequences")
+C = TypeVar("C")
 
 
 class Sequences(eqx.Module):
@@ -29,6 +31,20 @@ class Sequences(eqx.Module):
         order = shuffle(key, self.weight.shape[1]).reshape(n, -1)
         parts = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), eqx.tree_at(lambda s: s.memory, self, ()))
         return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[order], self.memory))
+
+    def passes(self: S, update: Callable[[C, S], tuple[C, Any]], carry: C, epochs: int, minibatches: int, key: Key[Array, ""]) -> tuple[C, Any]:  # fmt: skip
+        """Carries something through `update`, minibatch by minibatch, each epoch in another order; with it all that the updates
+        had to say, `[epochs, minibatches, ...]`."""
+
+        def epoch(carry: C, key: Key[Array, ""]) -> tuple[C, Any]:
+            return jax.lax.scan(update, carry, self.shuffled(minibatches, key))
+
+        return jax.lax.scan(epoch, carry, jax.random.split(key, epochs))
+
+    def thinned(self: S, n: int) -> S:
+        """Every n-th sequence."""
+        parts = jax.tree.map(lambda x: x[:, ::n], eqx.tree_at(lambda s: s.memory, self, ()))
+        return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[::n], self.memory))
 
 
 def shuffle(key: Key[Array, ""], n: int) -> Int[Array, " n"]:

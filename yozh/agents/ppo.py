@@ -3,6 +3,10 @@
     L(θ) = −E[ min( r_t(θ) A_t, clip(r_t(θ), 1 − ε, 1 + ε) A_t ) ] + c_v · L_v(θ) − c_e · E[ H(π(· | s_t; θ)) ]   (eq. 7, 9)
     r_t(θ) = π(a_t | s_t; θ) / π(a_t | s_t; θ_old)
 
+With `clip=None` the first term is −E[ r_t(θ) A_t ]; with `penalty` the loss has one term more (eq. 8):
+
+    β · E[ KL(π(· | s_t; θ_old) ‖ π(· | s_t; θ)) ]
+
 Each unroll is gone through `epochs` times in shuffled minibatches; a recurrent policy keeps its sequences whole and rebuilds
 its memory in every update (Huang et al. 2022 list the details; each is a field here).
 """
@@ -13,39 +17,28 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
-from yozh import networks
-from yozh.agents.actor_critic import ActorCriticAgent, stirred
 from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Estimator
-from yozh.agents.minibatches import Sequences, check_sizes
-from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Report, TimeStep, Unroll, leaf, static
-from yozh.losses import clipped_value, explained_variance, kl_k3, normalised, ppo_clip, squared, weighted_mean
-from yozh.networks import ActorCritic, Auto, Blueprint
+from yozh.agents.on_policy import OnPolicyAgent, Samples
+from yozh.agents.penalties import Penalty, as_penalty
+from yozh.agents.scales import Raw, Rewards
+from yozh.agents.schedules import Counts, Schedule, as_schedule, schedule
+from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
+from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, ppo_dual_clip, squared, weighted_mean
+from yozh.networks import Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Latest
 
 
-class Samples(Sequences):
-    """What one minibatch needs, `[T, B, ...]`; without recurrence time is folded into B."""
-
-    step: TimeStep
-    """Its observation is normalised already."""
-    action: PyTree
-    log_prob: Float[Array, "T B"]
-    value: Float[Array, "T B"]
-    advantage: Float[Array, "T B"]
-    target: Float[Array, "T B"]
-    weight: Float[Array, "T B"]
-    memory: PyTree
-    """`[B, ...]`"""
+def _optional(x: Any) -> Any:
+    return None if x is None else jnp.asarray(x, jnp.float32)
 
 
-class PPO(ActorCriticAgent):
+class PPO(OnPolicyAgent):
     """On-policy; any action space, masked or not, recurrent or not. Defaults are those of Stable-Baselines3 2.9 unless a
     field says otherwise."""
 
@@ -55,8 +48,13 @@ class PPO(ActorCriticAgent):
     """Discount of one step."""
     estimator: Estimator = GAE(0.95)
     """What an action was worth: `GAE(lam)`, `NStep(n)` or `VTrace()`."""
-    clip: Schedule = schedule(0.2)
-    """ε: how far the ratio may go from 1 before it earns nothing."""
+    clip: Schedule | None = eqx.field(default=0.2, converter=lambda x: None if x is None else as_schedule(x))
+    """ε: how far the ratio may go from 1 before it earns nothing; None lets it go."""
+    dual_clip: Float[Array, ""] | None = eqx.field(default=None, converter=_optional)
+    """The largest ratio that counts against an action of negative advantage, above 1 (Ye et al. 2020: 3); None sets no limit."""
+    penalty: Penalty | None = eqx.field(default=None, converter=as_penalty)
+    """β of the KL divergence to the policy that acted: `Adaptive(target)` or a number; with the clip or, `clip=None`, in its
+    place."""
     value_coefficient: Float[Array, ""] = leaf(0.5)
     """c_v."""
     entropy_coefficient: Schedule = schedule(0.0)
@@ -64,7 +62,7 @@ class PPO(ActorCriticAgent):
     max_gradient_norm: Float[Array, ""] = leaf(0.5)
     """Global norm to which gradients are clipped."""
     adam_epsilon: Float[Array, ""] = leaf(1e-5)
-    target_kl: Float[Array, ""] | None = eqx.field(default=None, converter=lambda x: None if x is None else jnp.asarray(x, jnp.float32))  # fmt: skip
+    target_kl: Float[Array, ""] | None = eqx.field(default=None, converter=_optional)
     """Leave the rest of the unroll's updates out once the KL to the acting policy passes 1.5 times this; None never does."""
     torso: Blueprint = eqx.field(default=Auto(), converter=as_blueprint)
     core: CoreBlueprint | None = None
@@ -79,6 +77,8 @@ class PPO(ActorCriticAgent):
     """Within each minibatch."""
     normalise_observations: bool = static(False)
     """Subtract the running mean and divide by the running deviation, clip to ±10."""
+    reward: Rewards = Raw()
+    """What is learnt from: the rewards as they come, `Clipped(bound)` or `Scaled(factor)`. Evaluation counts them as they come."""
     scale_rewards: bool = static(False)
     """Divide rewards by the running deviation of the discounted return, clip to ±10."""
     noisy: Noise | bool | None = eqx.field(default=None, converter=as_noise)
@@ -93,25 +93,27 @@ class PPO(ActorCriticAgent):
     """Steps T of each stream in one unroll."""
 
     def __check_init__(self) -> None:
-        check_sizes(
-            "ppo",
-            streams=self.streams,
-            length=self.length,
-            epochs=self.epochs,
-            minibatches=self.minibatches,
-            whole=self.core is not None,
+        name, most = type(self).__name__.lower(), self.dual_clip
+        for field, asked in (("dual_clip", most is not None), ("clip_value", self.clip_value)):
+            require(self.clip is not None or not asked, f"{name}: {field} goes with a clip, and clip is none")
+        require(
+            most is None or not concrete(most) or most > 1, lambda: f"{name}: dual_clip must be above 1, not {most}"
         )
 
     @property
     def experience(self) -> Experience:
         return Experience(streams=self.streams, unroll=self.length, store=Latest(), max_lag=1)
 
+    def init(self, key: Key[Array, ""], spec: Spec) -> State:
+        beta = None if self.penalty is None else self.penalty.beta
+        return eqx.tree_at(lambda s: s.penalty, super().init(key, spec), beta, is_leaf=lambda x: x is None)
+
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         noise = self.noise(state, batch.version[0])
-        state, samples = self.samples(state, batch, noise)
+        state, samples = self.samples(state, batch, noise, policy=self.penalty is not None)
 
         def update(carry: tuple[State, Array], minibatch: Samples) -> tuple[tuple[State, Array], Report]:
             state, go = carry
@@ -121,36 +123,25 @@ class PPO(ActorCriticAgent):
                 go = go & (report.metrics["kl"] <= 1.5 * self.target_kl)
             return (new, go), report
 
-        def epoch(carry: tuple[State, Array], key: Key[Array, ""]) -> tuple[tuple[State, Array], Report]:
-            return jax.lax.scan(update, carry, samples.shuffled(self.minibatches, key))
-
-        (state, _), reports = jax.lax.scan(epoch, (state, jnp.ones((), bool)), jax.random.split(key, self.epochs))
+        start = (state, jnp.ones((), bool))
+        (state, _), reports = samples.passes(update, start, self.epochs, self.minibatches, key)
         metrics = jax.tree.map(jnp.mean, reports.metrics)
         metrics["explained_variance"] = explained_variance(samples.value, samples.target, samples.weight)
+        if self.penalty is not None:
+            kl = weighted_mean(samples.policy.kl(self.look(state.net, samples, noise)[0]), samples.weight)
+            state = eqx.tree_at(lambda s: s.penalty, state, self.penalty.after(state.penalty, kl))
+            metrics |= {"kl_after": kl, "penalty": state.penalty}
         return state, Report(metrics, reports.finite.all())
 
-    def samples(self, state: State, batch: Unroll, noise: Key[Array, ""] | None) -> tuple[State, Samples]:
-        """What an unroll teaches, under the weights that acted."""
-        step = eqx.tree_at(lambda s: s.obs, batch.step, self.see(state, batch.step))
-        memory, net = batch.memory[0], stirred(state.net, noise)
-        (_, value), _ = networks.unroll(net, step.obs, memory, step.first, step.extras.get("legal"))
-        state, reward = self.rewards(state, batch)
-        worth = self.estimator(batch, reward, value, self.gamma)
-        past = dict(step=step, action=batch.action, log_prob=batch.extras["log_prob"], value=value)
-        past = jax.tree.map(lambda x: x[:-1], past)
-        fresh = Samples(**past, advantage=worth.advantage, target=worth.target, weight=worth.weight, memory=memory)
-        return state, fresh.apart()
-
     def loss(
-        self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""] | None
+        self, net: Network, state: State, batch: Samples, key: Key[Array, ""] | None
     ) -> tuple[Float[Array, ""], Any]:
-        legal = batch.step.extras.get("legal")
-        (policy, value), _ = networks.unroll(stirred(net, key), batch.step.obs, batch.memory, batch.step.first, legal)
-        clip = self.clip(state.counts)
-        advantage = normalised(batch.advantage, batch.weight) if self.normalise_advantage else batch.advantage
+        policy, value = self.look(net, batch, key)
+        clip = None if self.clip is None else self.clip(state.counts)
+        advantage = self.advantage(batch)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
-        policy_loss = weighted_mean(ppo_clip(ratio, advantage, clip), batch.weight)
+        policy_loss = weighted_mean(self.surrogate(ratio, advantage, clip), batch.weight)
         errors = (
             clipped_value(value, batch.value, batch.target, clip) if self.clip_value else squared(value, batch.target)
         )
@@ -162,6 +153,18 @@ class PPO(ActorCriticAgent):
             "value_loss": value_loss,
             "entropy": entropy,
             "kl": weighted_mean(kl_k3(log_ratio), batch.weight),
-            "clip_fraction": weighted_mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32), batch.weight),
         }
+        if clip is not None:
+            outside = (jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)
+            metrics["clip_fraction"] = weighted_mean(outside, batch.weight)
+        if state.penalty is not None:
+            loss = loss + state.penalty * weighted_mean(batch.policy.kl(policy), batch.weight)
         return loss, (metrics, None)
+
+    def surrogate(self, ratio: Float[Array, "T B"], advantage: Float[Array, "T B"], clip: Float[Array, ""] | None) -> Float[Array, "T B"]:  # fmt: skip
+        """What is to be minimised for each action."""
+        if clip is None:
+            return -ratio * advantage
+        if self.dual_clip is None:
+            return ppo_clip(ratio, advantage, clip)
+        return ppo_dual_clip(ratio, advantage, clip, self.dual_clip)

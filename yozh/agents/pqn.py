@@ -113,10 +113,7 @@ class PQN(GradientAgent):
         def update(state: State, minibatch: Samples) -> tuple[State, Report]:
             return self.descend(state, minibatch, key)
 
-        def epoch(state: State, key: Key[Array, ""]) -> tuple[State, Report]:
-            return jax.lax.scan(update, state, samples.shuffled(self.minibatches, key))
-
-        state, reports = jax.lax.scan(epoch, state, jax.random.split(key, self.epochs))
+        state, reports = samples.passes(update, state, self.epochs, self.minibatches, key)
         metrics = jax.tree.map(jnp.mean, reports.metrics) | {"reward_max": jnp.max(jnp.abs(reward_t))}
         return state, Report(metrics, reports.finite.all())
 

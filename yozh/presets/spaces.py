@@ -71,6 +71,8 @@ SPACE: dict[str, Range | Choice] = {
     "gamma": Range(1e-3, 0.1, log=True, complement=True),
     "estimator.lam": Range(5e-3, 0.3, log=True, complement=True),
     "clip": Range(0.1, 0.4),
+    "delta": Range(1e-3, 0.1, log=True),
+    "damping": Range(1e-3, 1.0, log=True),
     "value-coefficient": Range(0.1, 1.0, log=True),
     "entropy-coefficient": Range(1e-5, 0.1, log=True),
     "max-gradient-norm": Range(0.3, 10.0, log=True),

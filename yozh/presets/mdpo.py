@@ -1,0 +1,17 @@
+from yozh.agents import MDPO, Linear
+from yozh.agents.estimators import GAE
+from yozh.presets.preset import Preset
+
+PRESETS = {
+    "CartPole-v1": Preset(
+        MDPO(learning_rate=Linear(1e-3, 0.0), gamma=0.98, estimator=GAE(0.8), epochs=20, minibatches=1, streams=8, length=32),
+        steps=100_000,
+        reached="",
+    ),
+    "Pendulum-v1": Preset(
+        MDPO(learning_rate=Linear(1e-3, 0.0), gamma=0.95, estimator=GAE(0.9), epochs=10, minibatches=8, streams=8, length=64,
+             scale_rewards=True, max_gradient_norm=10.0),
+        steps=100_000,
+        reached="",
+    ),
+}  # fmt: skip
