@@ -29,6 +29,7 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
 
+ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -207,6 +208,24 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
      T + "test_illegal_actions_are_never_bootstrapped_from"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
+    ("yozh/environments/ale.py", "self._boundary.last, self._begins, action", "self._boundary.last, action, action",
+     X + "test_games_that_wait_for_fire_begin_with_it[ale]"),
+    ("yozh/environments/ale.py", "moveaxis(observations, -1, 2)", "moveaxis(observations, -1, 1)",
+     X + "test_both_backends_show_the_same[Breakout-options3]"),
+    (ATARI, '("life_loss_info",)', '("life_loss_info", "episodic_life")', X + "test_a_lost_life_ends_the_episode_and_not_the_game[lives-ale]"),
+    (ATARI, 'values["max_steps"] *= values["frame_skip"]', 'values["max_steps"] *= 4',
+     X + "test_a_game_is_truncated_with_its_true_last_observation[2-ale]"),
+    (ATARI, '("life_episodes", "sign_rewards")', '("life_episodes",)', X + "test_what_only_training_shall_see"),
+    ("yozh/environments/atari_scores.py", "/ (human - random)", "/ human", X + "test_scores_of_all_games"),
+    ("yozh/runners/training.py", "backend=backend, **self.judged)", "backend=backend, **own)", X + "test_what_only_training_shall_see"),
+    ("yozh/runners/training.py", "hosted=True, **options)", "hosted=True)", X + "test_what_only_training_shall_see"),
+    ("yozh/runners/plan.py", "in sorted(options))", "in options)", X + "test_plans_hold_options_as_plain_data"),
+    ("yozh/runners/policy.py", "if self.env_options else {}", "if not self.env_options else {}",
+     X + "test_options_go_with_the_run_and_its_policy"),
+    ("yozh/app/face.py", "(policy.env, policy.env_options) if", "(policy.env, {}) if", X + "test_options_go_with_the_run_and_its_policy"),
+    ("yozh/app/seeds.py", "env_options=options, on_nan", "env_options=(), on_nan", X + "test_options_reach_the_processes_of_seeds"),
+    ("yozh/app/compare.py", '["options"]} | given', '["options"]}', X + "test_other_options_are_another_method"),
+    ("yozh/presets/atari.py", 'env_options={"life_episodes": True}', 'env_options={"sign_rewards": True}', X + "test_presets_for_any_game"),
 ]  # fmt: skip
 
 
