@@ -30,6 +30,7 @@ PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
 
 ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
+OPTIMISERS, M = "yozh/agents/optimisers.py", "tests/test_parts.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -226,6 +227,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/app/seeds.py", "env_options=options, on_nan", "env_options=(), on_nan", X + "test_options_reach_the_processes_of_seeds"),
     ("yozh/app/compare.py", '["options"]} | given', '["options"]}', X + "test_other_options_are_another_method"),
     ("yozh/presets/atari.py", 'env_options={"life_episodes": True}', 'env_options={"sign_rewards": True}', X + "test_presets_for_any_game"),
+    (OPTIMISERS, "self.decay, self.epsilon, centered=self.centred", "self.decay, self.epsilon, centered=False",
+     M + "test_steps_as_written_out[centred]"),
+    (OPTIMISERS, "self.decay, self.epsilon, centered", "0.9, self.epsilon, centered", M + "test_steps_as_written_out[plain]"),
+    (OPTIMISERS, "eps=self.epsilon", "eps=1e-8", M + "test_steps_as_written_out[adam]"),
+    (DQN, "return self.descent(self", "return Adam()(self", "tests/test_contract.py::test_no_dead_structure[dqn-descent]"),
+    (OPTIMISERS, "leaf(0.01 / 32**2)", "leaf(0.01 / 32)", X + "test_published_settings"),
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from tests.test_compare import group
 from tests.test_environments import check_boundaries
 from yozh import presets
 from yozh.agents import DQN, PPO
+from yozh.agents.optimisers import RMSProp
 from yozh.agents.scales import Clipped
 from yozh.app.cli import main
 from yozh.core import YozhError
@@ -239,15 +240,16 @@ def test_published_settings():
     """dqn_zoo's figures, in frames; Rainbow's as in the paper's table 4."""
     for name, rate, epsilon, final, target, learnt in [
         ("c51", 2.5e-4, 0.01 / 32, 0.01, 40_000, 200_000), ("qr-dqn", 5e-5, 0.01 / 32, 0.01, 40_000, 200_000),
-        ("iqn", 5e-5, 0.01 / 32, 0.01, 40_000, 80_000), ("double-dqn", None, None, 0.01, 120_000, 200_000),
-        ("dqn", None, None, 0.1, 40_000, 200_000), ("rainbow", 6.25e-5, 1.5e-4, None, 32_000, 80_000),
+        ("iqn", 5e-5, 0.01 / 32, 0.01, 40_000, 80_000), ("double-dqn", 2.5e-4, 0.01 / 32**2, 0.01, 120_000, 200_000),
+        ("dqn", 2.5e-4, 0.01 / 32**2, 0.1, 40_000, 200_000), ("rainbow", 6.25e-5, 1.5e-4, None, 32_000, 80_000),
     ]:  # fmt: skip
         agent = presets.find(name, "Atari").agent
         assert agent.target.period * agent.update_every * 4 == target and agent.warm_up * 4 == learnt, name
         assert (agent.batch, agent.capacity, agent.update_every * 4) == (32, 1_000_000, 16)
         np.testing.assert_allclose(agent.gamma, 0.99)
-        if rate:
-            np.testing.assert_allclose([agent.learning_rate.value, agent.adam_epsilon], [rate, epsilon], rtol=1e-6)
+        np.testing.assert_allclose([agent.learning_rate.value, agent.descent.epsilon], [rate, epsilon], rtol=1e-6)
+        if name in ("dqn", "double-dqn"):
+            assert isinstance(agent.descent, RMSProp) and agent.descent.centred and agent.descent.decay == np.float32(0.95)
         if final:
             schedule = agent.epsilon
             np.testing.assert_allclose([schedule.start, schedule.end, schedule.fraction], [1.0, final, 0.02], rtol=1e-6)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from yozh.agents import DQN, Linear
+from yozh.agents.optimisers import Adam, RMSProp
 from yozh.agents.sampling import Prioritised
 from yozh.agents.scales import Clipped
 from yozh.agents.targets import Hard
@@ -33,7 +34,7 @@ def rainbow(**changes: Any) -> DQN:
     rewards' clipping, the learning rate and the sizes want changing.
     """
     settings = dict(
-        learning_rate=6.25e-5, adam_epsilon=1.5e-4, double=True, dueling=True, n_step=3, values=C51(-10.0, 10.0, 51),
+        learning_rate=6.25e-5, descent=Adam(1.5e-4), double=True, dueling=True, n_step=3, values=C51(-10.0, 10.0, 51),
         replay=Prioritised(0.5, Linear(0.4, 1.0)), noisy=Factorised(0.5), reward=Clipped(1.0), target=Hard(2000), batch=32,
         capacity=1_000_000, warm_up=20_000, update_every=4,
     )  # fmt: skip
@@ -46,23 +47,23 @@ def _preset(agent: DQN, source: str) -> Preset:
 
 PRESETS = {
     "dqn": _preset(
-        zoo(learning_rate=6.25e-5, adam_epsilon=1.5e-4, epsilon=Linear(1.0, 0.1, 0.02)),
-        "dqn_zoo, Adam with Rainbow's settings instead of RMSProp",
+        zoo(learning_rate=2.5e-4, descent=RMSProp(), epsilon=Linear(1.0, 0.1, 0.02)),
+        "dqn_zoo",
     ),
     "double-dqn": _preset(
-        zoo(learning_rate=6.25e-5, adam_epsilon=1.5e-4, double=True, target=Hard(7500)),
-        "dqn_zoo, Adam with Rainbow's settings instead of RMSProp, and a bias for each action",
+        zoo(learning_rate=2.5e-4, descent=RMSProp(), double=True, target=Hard(7500)),
+        "dqn_zoo, with a bias for each action",
     ),
     "c51": _preset(
-        zoo(learning_rate=2.5e-4, adam_epsilon=0.01 / 32, values=C51(-10.0, 10.0, 51)),
+        zoo(learning_rate=2.5e-4, descent=Adam(0.01 / 32), values=C51(-10.0, 10.0, 51)),
         "dqn_zoo",
     ),
     "qr-dqn": _preset(
-        zoo(learning_rate=5e-5, adam_epsilon=0.01 / 32, values=QuantileRegression(201)),
+        zoo(learning_rate=5e-5, descent=Adam(0.01 / 32), values=QuantileRegression(201)),
         "dqn_zoo",
     ),
     "iqn": _preset(
-        zoo(learning_rate=5e-5, adam_epsilon=0.01 / 32, values=ImplicitQuantile(64, 64), warm_up=20_000),
+        zoo(learning_rate=5e-5, descent=Adam(0.01 / 32), values=ImplicitQuantile(64, 64), warm_up=20_000),
         "dqn_zoo, gradients clipped as the others' are",
     ),
     "rainbow": _preset(rainbow(), "Hessel et al. 2018, table 4"),
