@@ -31,6 +31,7 @@ Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.
 
 ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
 OPTIMISERS, M = "yozh/agents/optimisers.py", "tests/test_parts.py::"
+TU = "tests/test_tune.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -227,6 +228,11 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/app/seeds.py", "env_options=options, on_nan", "env_options=(), on_nan", X + "test_options_reach_the_processes_of_seeds"),
     ("yozh/app/compare.py", '["options"]} | given', '["options"]}', X + "test_other_options_are_another_method"),
     ("yozh/presets/atari.py", 'env_options={"life_episodes": True}', 'env_options={"sign_rewards": True}', X + "test_presets_for_any_game"),
+    ("yozh/app/tune_trials.py", "env_options=problem.env_options", "env_options={}", TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/tune_study.py", '"fixed", "env_options")', '"fixed")', TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/face.py", "usual = presets.read(agent).env_options", "usual = {}", TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/tune.py", "backend=problem.backend, **problem.env_options)", "backend=problem.backend)",
+     TU + "test_options_of_the_environment_are_held"),
     (OPTIMISERS, "self.decay, self.epsilon, centered=self.centred", "self.decay, self.epsilon, centered=False",
      M + "test_steps_as_written_out[centred]"),
     (OPTIMISERS, "self.decay, self.epsilon, centered", "0.9, self.epsilon, centered", M + "test_steps_as_written_out[plain]"),

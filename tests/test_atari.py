@@ -249,7 +249,9 @@ def test_published_settings():
         np.testing.assert_allclose(agent.gamma, 0.99)
         np.testing.assert_allclose([agent.learning_rate.value, agent.descent.epsilon], [rate, epsilon], rtol=1e-6)
         if name in ("dqn", "double-dqn"):
-            assert isinstance(agent.descent, RMSProp) and agent.descent.centred and agent.descent.decay == np.float32(0.95)
+            assert (
+                isinstance(agent.descent, RMSProp) and agent.descent.centred and agent.descent.decay == np.float32(0.95)
+            )
         if final:
             schedule = agent.epsilon
             np.testing.assert_allclose([schedule.start, schedule.end, schedule.fraction], [1.0, final, 0.02], rtol=1e-6)

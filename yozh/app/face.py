@@ -58,7 +58,7 @@ def alarmed(observers: Sequence[Observer]) -> tuple[Observer, ...]:
 
 def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int | None) -> tuple[Agent, str, int]:
     """The agent, its name and the steps that `train` was asked for, whatever was left to a preset filled in."""
-    if isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json")):
+    if _is_file(agent):
         preset = presets.read(agent)
         agent, steps = preset.agent, preset.steps if steps is None else steps
     if isinstance(agent, Agent):
@@ -76,9 +76,17 @@ def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int |
 
 
 def options_asked(agent: str | Path | Agent, env: Any, given: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
-    """The environment's options that `train` was asked for: those of the preset that a name leads to, and those given."""
-    usual = presets.env_options(agent, env) if isinstance(agent, str) else {}
-    return plain_options(usual | dict(given or {}))
+    """The environment's options that `train` was asked for: those of the preset, and those given."""
+    if _is_file(agent):
+        usual = presets.read(agent).env_options
+    else:
+        usual = presets.env_options(agent, env) if isinstance(agent, str) else {}
+    return plain_options(dict(usual) | dict(given or {}))
+
+
+def _is_file(agent: str | Path | Agent) -> bool:
+    """Whether the agent is a preset's file."""
+    return isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json"))
 
 
 def options_played(policy: Policy, env: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
