@@ -32,6 +32,7 @@ Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.
 ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
 OPTIMISERS, M = "yozh/agents/optimisers.py", "tests/test_parts.py::"
 TU = "tests/test_tune.py::"
+HOST, K = "yozh/stores/host.py", "tests/test_host_replay.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -231,13 +232,26 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/app/tune_trials.py", "env_options=problem.env_options", "env_options={}", TU + "test_options_of_the_environment_are_held"),
     ("yozh/app/tune_study.py", '"fixed", "env_options")', '"fixed")', TU + "test_options_of_the_environment_are_held"),
     ("yozh/app/face.py", "usual = presets.read(agent).env_options", "usual = {}", TU + "test_options_of_the_environment_are_held"),
-    ("yozh/app/tune.py", "backend=problem.backend, **problem.env_options)", "backend=problem.backend)",
+    ("yozh/app/tune.py", "backend=problem.backend, **problem.env_options\n", "backend=problem.backend\n",
      TU + "test_options_of_the_environment_are_held"),
     (OPTIMISERS, "self.decay, self.epsilon, centered=self.centred", "self.decay, self.epsilon, centered=False",
      M + "test_steps_as_written_out[centred]"),
     (OPTIMISERS, "self.decay, self.epsilon, centered", "0.9, self.epsilon, centered", M + "test_steps_as_written_out[plain]"),
     (OPTIMISERS, "eps=self.epsilon", "eps=1e-8", M + "test_steps_as_written_out[adam]"),
     (DQN, "return self.descent(self", "return Adam()(self", "tests/test_contract.py::test_no_dead_structure[dqn-descent]"),
+    (HOST, "np.divmod(place, self.streams)", "np.divmod(place, self.streams)[::-1]", K + "test_draws_what_prioritised_replay_draws[30-3-1-1-proportional]"),
+    (HOST, "self._chances.add(unroll.step, lost)", "self._chances.add(unroll.step, 0)",
+     K + "test_whatever_the_environment_does_content_is_right[first-3-proportional]"),
+    (HOST, "(start % self.moments * self.streams + stream, priority)", "(start % self.moments * self.streams, priority)",
+     K + "test_draws_what_prioritised_replay_draws[64-4-7-5-rank]"),
+    (HOST, 'in ("tail", "chances") if', 'in ("tail",) if', K + "test_old_files_go_once_no_checkpoint_names_them[proportional]"),
+    (HOST, "self._chances.restore(chunks.read", "list(chunks.read", K + "test_save_go_on_save_restore[first-rank]"),
+    (PRIORITISED, "(state.ring.head - state.ring.filled) % state", "(state.ring.head - state.ring.filled + 1) % state",
+     K + "test_whatever_the_environment_does_content_is_right[first-3-proportional]"),
+    (PRIORITISED, "0 <= float(self.alpha) <= 1", "0 <= self.alpha <= 1",
+     "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
+    ("yozh/runners/memory.py", "if isinstance(store, PrioritisedReplay) else", "if False else",
+     "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
     (OPTIMISERS, "leaf(0.01 / 32**2)", "leaf(0.01 / 32)", X + "test_published_settings"),
 ]  # fmt: skip
 
