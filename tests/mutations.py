@@ -252,6 +252,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
      "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
     ("yozh/runners/memory.py", "if isinstance(store, PrioritisedReplay) else", "if False else",
      "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
+    ("yozh/app/scene.py", "functools.partial(make, **options)", "functools.partial(make)",
+     "tests/test_watch.py::test_options_of_the_environment_are_seen"),
     (OPTIMISERS, "leaf(0.01 / 32**2)", "leaf(0.01 / 32)", X + "test_published_settings"),
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """A policy in an environment that somebody draws: what films and windows show."""
 
 import dataclasses
+import functools
 import inspect
 import os
 import sys
@@ -116,7 +117,8 @@ def _gymnasium(policy: Player, target: Any, window: bool, options: dict[str, Any
     if not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("MUJOCO_GL", "egl")
-    make = (lambda **how: gymnasium.make(target, **how | options)) if isinstance(target, str) else target
+    make = functools.partial(gymnasium.make, target) if isinstance(target, str) else target
+    make = functools.partial(make, **options) if callable(make) else make
     try:
         one = _drawn(make, window)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
