@@ -243,7 +243,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (HOST, "self._chances.add(unroll.step, lost)", "self._chances.add(unroll.step, 0)",
      K + "test_whatever_the_environment_does_content_is_right[first-3-proportional]"),
     (HOST, "(start % self.moments * self.streams + stream, priority)", "(start % self.moments * self.streams, priority)",
-     K + "test_draws_what_prioritised_replay_draws[64-4-7-5-rank]"),
+     K + "test_draws_what_prioritised_replay_draws[64-4-2-5-rank]"),
     (HOST, 'in ("tail", "chances") if', 'in ("tail",) if', K + "test_old_files_go_once_no_checkpoint_names_them[proportional]"),
     (HOST, "self._chances.restore(chunks.read", "list(chunks.read", K + "test_save_go_on_save_restore[first-rank]"),
     (PRIORITISED, "(state.ring.head - state.ring.filled) % state", "(state.ring.head - state.ring.filled + 1) % state",
