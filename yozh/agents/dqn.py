@@ -45,7 +45,7 @@ class DQN(GradientAgent):
     """Off-policy; discrete actions, masked or not. Defaults are those of Stable-Baselines3 2.9 unless a field says otherwise."""
 
     learning_rate: Schedule = schedule(1e-4)
-    """η, by which `descent` steps."""
+    """η of `descent`."""
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     epsilon: Schedule = schedule(Linear(1.0, 0.05, 0.1))
