@@ -60,7 +60,9 @@ def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
         return {"error": str(error)}
     summary = done.summary
     figures = {k: round(summary[k], 2) for k in ("train_seconds", "compile_seconds")}
-    figures["cpu_seconds"] = round(time.process_time() - before, 2)  # with compilation and evaluation; other load moves it little
+    figures["cpu_seconds"] = round(
+        time.process_time() - before, 2
+    )  # with compilation and evaluation; other load moves it little
     return figures | {"steps": summary["steps"], "mean_return": round(summary["evaluation"]["mean_return"], 3)}
 
 

@@ -13,6 +13,7 @@ from yozh.agents.backups import Munchausen
 from yozh.agents.directions import Differences, Ranks
 from yozh.agents.estimators import GAE, Mean, NStep, TotalReturn
 from yozh.agents.heads import Bootstrapped
+from yozh.agents.optimisers import RMSProp
 from yozh.agents.penalties import Adaptive
 from yozh.agents.reinforce import Regression
 from yozh.agents.sampling import Prioritised
@@ -80,7 +81,7 @@ SMALL: dict[str, Small] = {
     "dqn": Small(
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
             target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
-        {"target": Soft(0.1), "torso": Auto((8,)), "double": True, "dueling": True, "n_step": 2, "values": C51(0.0, 20.0, 11),
+        {"target": Soft(0.1), "descent": RMSProp(), "torso": Auto((8,)), "double": True, "dueling": True, "n_step": 2, "values": C51(0.0, 20.0, 11),
          "core": GRU(8), "sequence": 3, "burn_in": 2, "heads": Bootstrapped(3, 0.5),
          "backup": Munchausen(), "replay": Prioritised(), "reward": Clipped(0.5), "scale": PopArt(0.1), "noisy": True,
          "normalise_observations": False, "batch": 16, "capacity": 40, "warm_up": 64, "update_every": 8, "streams": 4, "length": 6},

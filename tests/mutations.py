@@ -33,6 +33,10 @@ NATURAL, TRPO, MDPO, PPG, PPO = (f"yozh/agents/{name}.py" for name in ("natural"
 PENALTIES, PHASE = "yozh/agents/penalties.py", "yozh/stores/phase.py"
 U, M, W = "tests/test_trust.py::", "tests/test_mirror.py::", "tests/test_ppo.py::"
 
+ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
+OPTIMISERS, Y = "yozh/agents/optimisers.py", "tests/test_parts.py::"
+TU = "tests/test_tune.py::"
+HOST, K = "yozh/stores/host.py", "tests/test_host_replay.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -245,6 +249,50 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
      T + "test_illegal_actions_are_never_bootstrapped_from"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
+    ("yozh/environments/ale.py", "self._boundary.last, self._begins, action", "self._boundary.last, action, action",
+     X + "test_games_that_wait_for_fire_begin_with_it[ale]"),
+    ("yozh/environments/ale.py", "moveaxis(observations, -1, 2)", "moveaxis(observations, -1, 1)",
+     X + "test_both_backends_show_the_same[Breakout-options3]"),
+    (ATARI, '("life_loss_info",)', '("life_loss_info", "episodic_life")', X + "test_a_lost_life_ends_the_episode_and_not_the_game[lives-ale]"),
+    (ATARI, 'values["max_steps"] *= values["frame_skip"]', 'values["max_steps"] *= 4',
+     X + "test_a_game_is_truncated_with_its_true_last_observation[2-ale]"),
+    (ATARI, '("life_episodes", "sign_rewards")', '("life_episodes",)', X + "test_what_only_training_shall_see"),
+    ("yozh/environments/atari_scores.py", "/ (human - random)", "/ human", X + "test_scores_of_all_games"),
+    ("yozh/runners/training.py", "backend=backend, **self.judged)", "backend=backend, **own)", X + "test_what_only_training_shall_see"),
+    ("yozh/runners/training.py", "hosted=True, **options)", "hosted=True)", X + "test_what_only_training_shall_see"),
+    ("yozh/runners/plan.py", "in sorted(options))", "in options)", X + "test_plans_hold_options_as_plain_data"),
+    ("yozh/runners/policy.py", "if self.env_options else {}", "if not self.env_options else {}",
+     X + "test_options_go_with_the_run_and_its_policy"),
+    ("yozh/app/face.py", "(policy.env, policy.env_options) if", "(policy.env, {}) if", X + "test_options_go_with_the_run_and_its_policy"),
+    ("yozh/app/seeds.py", "env_options=options, on_nan", "env_options=(), on_nan", X + "test_options_reach_the_processes_of_seeds"),
+    ("yozh/app/compare.py", '["options"]} | given', '["options"]}', X + "test_other_options_are_another_method"),
+    ("yozh/presets/atari.py", 'env_options={"life_episodes": True}', 'env_options={"sign_rewards": True}', X + "test_presets_for_any_game"),
+    ("yozh/app/tune_trials.py", "env_options=problem.env_options", "env_options={}", TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/tune_study.py", '"fixed", "env_options")', '"fixed")', TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/face.py", "usual = presets.read(agent).env_options", "usual = {}", TU + "test_options_of_the_environment_are_held"),
+    ("yozh/app/tune.py", "backend=problem.backend, **problem.env_options\n", "backend=problem.backend\n",
+     TU + "test_options_of_the_environment_are_held"),
+    (OPTIMISERS, "self.decay, self.epsilon, centered=self.centred", "self.decay, self.epsilon, centered=False",
+     Y + "test_steps_as_written_out[centred]"),
+    (OPTIMISERS, "self.decay, self.epsilon, centered", "0.9, self.epsilon, centered", Y + "test_steps_as_written_out[plain]"),
+    (OPTIMISERS, "eps=self.epsilon", "eps=1e-8", Y + "test_steps_as_written_out[adam]"),
+    (DQN, "return self.descent(self", "return Adam()(self", "tests/test_contract.py::test_no_dead_structure[dqn-descent]"),
+    (HOST, "np.divmod(place, self.streams)", "np.divmod(place, self.streams)[::-1]", K + "test_draws_what_prioritised_replay_draws[30-3-1-1-proportional]"),
+    (HOST, "self._chances.add(unroll.step, lost)", "self._chances.add(unroll.step, 0)",
+     K + "test_whatever_the_environment_does_content_is_right[first-3-proportional]"),
+    (HOST, "(start % self.moments * self.streams + stream, priority)", "(start % self.moments * self.streams, priority)",
+     K + "test_draws_what_prioritised_replay_draws[64-4-2-5-rank]"),
+    (HOST, 'in ("tail", "chances") if', 'in ("tail",) if', K + "test_old_files_go_once_no_checkpoint_names_them[proportional]"),
+    (HOST, "self._chances.restore(chunks.read", "list(chunks.read", K + "test_save_go_on_save_restore[first-rank]"),
+    (PRIORITISED, "(state.ring.head - state.ring.filled) % state", "(state.ring.head - state.ring.filled + 1) % state",
+     K + "test_whatever_the_environment_does_content_is_right[first-3-proportional]"),
+    (PRIORITISED, "0 <= float(self.alpha) <= 1", "0 <= self.alpha <= 1",
+     "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
+    ("yozh/runners/memory.py", "if isinstance(store, PrioritisedReplay) else", "if False else",
+     "tests/test_checkpoint.py::test_replay_in_host_memory_learns_what_the_compiled_one_does[prioritised]"),
+    ("yozh/app/scene.py", "functools.partial(make, **options)", "functools.partial(make)",
+     "tests/test_watch.py::test_options_of_the_environment_are_seen"),
+    (OPTIMISERS, "leaf(0.01 / 32**2)", "leaf(0.01 / 32)", X + "test_published_settings"),
 ]  # fmt: skip
 
 

@@ -288,4 +288,4 @@ def test_help_is_quick_and_light():
 def test_list_shows_the_settings_of_an_agent(capsys):
     assert main(["list", "dqn"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"--agent.learning-rate +\S+ +Of Adam", out)
+    assert re.search(r"--agent.learning-rate +\S+ +η of `descent`", out)

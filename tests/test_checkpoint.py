@@ -20,6 +20,7 @@ import yozh
 from tests import kill
 from tests.contract import SMALL, learnt, roomy
 from yozh import files
+from yozh.agents.sampling import Prioritised, Sampling, Uniform
 from yozh.agents.schedules import over
 from yozh.app.folder import read_run
 from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transition
@@ -353,9 +354,11 @@ def imaged(agent_steps: int = 400) -> tuple[Any, Vectorised]:
     return over(agent, agent_steps), Vectorised(Flicker(), agent.experience.streams)
 
 
-def test_replay_in_host_memory_learns_what_the_compiled_one_does(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("replay", [Uniform(), Prioritised()], ids=["uniform", "prioritised"])
+def test_replay_in_host_memory_learns_what_the_compiled_one_does(replay: Sampling, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "LARGE", 0)
     agent, env = imaged()
+    agent = dataclasses.replace(agent, replay=over(replay, 400))
     one, two = fused.Fused(agent, env), Hosted(agent, AsHost(env, jax.random.split(jax.random.key(5), 3)[2]))
     assert two.memory is not None and two.memory.replay.stack == "last"
     (a, left), (b, right) = (r.advance(r.init(jax.random.key(5)), 30) for r in (one, two))
@@ -364,9 +367,11 @@ def test_replay_in_host_memory_learns_what_the_compiled_one_does(monkeypatch: py
     np.testing.assert_allclose(float(left.report["loss"]), float(right.report["loss"]), rtol=1e-4)
 
 
-def test_replay_in_host_memory_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("replay", [Uniform(), Prioritised()], ids=["uniform", "prioritised"])
+def test_replay_in_host_memory_is_resumed(replay: Sampling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "LARGE", 0)
     agent, env = imaged()
+    agent = dataclasses.replace(agent, replay=replay)
     plan = dict(steps=1000, eval_episodes=2, checkpoint_every=200, out=tmp_path / "run")
     first = yozh.train(agent, AsHost(env), **plan, observers=[StopAt(500)])
     resumed = yozh.resume(tmp_path / "run", env=AsHost(env))

@@ -225,7 +225,7 @@ def test_page_and_figures_stand_alone(suite):
         ("compare no-such-folder", "there is no no-such-folder"),
         ("compare .", ". holds no run"),
         ("compare . --normalise max", "normalise takes minmax, human, none, not 'max'"),
-        ("compare . --normalise human", "go together"),
+        ("compare . --references scores.json", "go together"),
         ("compare . --out c.pdf", "c.pdf is not an HTML file: name one, such as c.html"),
         ("compare . --out no/c.html", "there is no folder no"),
     ],

@@ -13,6 +13,7 @@ from tests.test_contract import returns, values
 from yozh import presets
 from yozh.agents import DQN, Linear
 from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace
+from yozh.agents.optimisers import RMSProp
 from yozh.agents.risks import CVaR, MeanVariance, Wang
 from yozh.agents.sampling import Prioritised, Uniform
 from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scaled, Squashed
@@ -35,7 +36,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
                       reward=Scaled(0.5), replay=Prioritised(0.6, BETA, "rank"), dueling=True, n_step=2),
     "implicit": dict(values=ImplicitQuantile(8, 16, 0.5, MeanVariance(0.5)), noisy=Independent(0.1), double=True),
     "retrace": dict(backup=Retrace(0.9), n_step=4, scale=PopArt(0.1), replay=Prioritised(0.6, BETA), double=True),
-    "peng": dict(backup=Peng(0.7), n_step=4, scale=Squashed(0.01)),
+    "peng": dict(backup=Peng(0.7), n_step=4, scale=Squashed(0.01), descent=RMSProp()),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from yozh import spaces
 from yozh.core import TimeStep, Unroll, YozhError
-from yozh.stores import HostReplay, Replay, chunks, columns, guess_stack, host
+from yozh.stores import HostReplay, PrioritisedReplay, Replay, chunks, columns, guess_stack, host
 
 SIDE = 5
 
@@ -55,7 +55,16 @@ class Camera:
         return jax.tree.map(np.asarray, plain)
 
 
-add, draw = jax.jit(Replay.add, static_argnums=0), jax.jit(Replay.sample, static_argnums=0)
+add, draw, sever, forget, feedback = (
+    eqx.filter_jit(f)
+    for f in (
+        lambda store, state, unroll: store.add(state, unroll),
+        lambda store, state, key: store.sample(state, key),
+        lambda store, state: store.sever(state),
+        lambda store, state: store.forget(state),
+        lambda store, state, handle, priority: store.feedback(state, handle, priority),
+    )
+)
 
 
 def same(a: Any, b: Any) -> None:
@@ -71,10 +80,20 @@ def equal_samples(a: HostReplay, b: HostReplay) -> None:
         same(a.sample(jax.random.key(i)), b.sample(jax.random.key(i)))
 
 
-def both(capacity: int, streams: int, length: int, window: int, turns: int, *, shuffled: bool = False, **options: Any) -> HostReplay:  # fmt: skip
-    """Feeds both stores the same unrolls and compares what they draw on the way."""
+def device(kind: str | None, capacity: int, batch: int, window: int) -> Replay | PrioritisedReplay:
+    return Replay(capacity, batch, window) if kind is None else PrioritisedReplay(capacity, batch, window, 0.7, kind)
+
+
+def twin_of(store: Replay | PrioritisedReplay, **options: Any) -> HostReplay:
+    chances = store if isinstance(store, PrioritisedReplay) else None
+    return HostReplay(store.capacity, store.batch, store.window, chances=chances, **options)
+
+
+def both(capacity: int, streams: int, length: int, window: int, turns: int, *, shuffled: bool = False, kind: str | None = None, **options: Any) -> HostReplay:  # fmt: skip
+    """Feeds both stores the same unrolls and priorities, and compares what they draw on the way."""
     camera = Camera(streams, options.get("stack") or "first")
-    store, twin = Replay(capacity, 16, window), HostReplay(capacity, 16, window, **options)
+    store = device(kind, capacity, 16, window)
+    twin = twin_of(store, **options)
     example = camera.unroll(length)
     state = store.init(example)
     twin.init(jax.eval_shape(lambda: example))
@@ -83,19 +102,33 @@ def both(capacity: int, streams: int, length: int, window: int, turns: int, *, s
         if shuffled:  # neither consecutive stacks nor the step before: whatever comes is kept
             unroll = jax.tree.map(lambda x: camera.random.permuted(x, axis=0), unroll)
         if turn % 7 == 4:
-            state = store.sever(state)
+            state = sever(store, state)
             twin.sever()
+            state = forgotten(store, state, twin)
         state = add(store, state, unroll)
         twin.add(unroll)
-        assert twin.filled <= state.filled and twin.head % twin.moments == state.head
+        ring = state if kind is None else state.ring
+        assert twin.filled <= ring.filled and twin.head % twin.moments == ring.head
         if not shuffled:
-            assert twin.filled == state.filled and twin.ready() == bool(store.ready(state))
+            assert twin.filled == ring.filled and twin.ready() == bool(store.ready(state))
+        state = forgotten(store, state, twin)
         if twin.ready() and (turn % 3 == 0 or turn == turns - 1):
-            left = eqx.tree_at(lambda s: s.filled, state, jnp.int32(twin.filled))
-            expected, _ = draw(store, left, jax.random.key(turn))
-            same(twin.sample(jax.random.key(turn))[0], jax.tree.map(np.asarray, expected))
+            left = eqx.tree_at(lambda s: s.filled, state, jnp.int32(twin.filled)) if kind is None else state
+            expected, handle = draw(store, left, jax.random.key(turn))
+            found, ours = twin.sample(jax.random.key(turn))
+            same(found, jax.tree.map(np.asarray, expected))
+            priority = camera.random.gamma(1.0, size=16).astype(np.float32)
+            twin.feedback(ours, priority)
+            state = feedback(store, state, handle, jnp.asarray(priority))
     assert turns * length > 3 * twin.moments, "the ring is to wrap many times"
     return twin
+
+
+def forgotten(store: Any, state: Any, twin: HostReplay) -> Any:
+    """Without the steps whose frames are gone in the twin."""
+    while isinstance(store, PrioritisedReplay) and state.ring.filled > twin.filled:
+        state = forget(store, state)
+    return state
 
 
 @pytest.mark.parametrize("stack", ["first", "last", None])
@@ -106,21 +139,36 @@ def test_draws_what_replay_draws(capacity: int, streams: int, length: int, windo
     both(capacity, streams, length, window, 90 // length + 10, stack=stack, slack=1.5)
 
 
-@pytest.mark.parametrize(("stack", "spare"), [("last", 0), *(("first", n) for n in range(9))])
-def test_whatever_the_environment_does_content_is_right(stack: Any, spare: int):
-    twin = both(60, 2, 3, 1, 60, shuffled=True, stack=stack, slack=(spare + 0.5) / 31)
+@pytest.mark.parametrize(
+    ("capacity", "streams", "length", "window", "kind"), [(30, 3, 1, 1, "proportional"), (64, 4, 2, 5, "rank")]
+)
+def test_draws_what_prioritised_replay_draws(capacity: int, streams: int, length: int, window: int, kind: str):
+    both(capacity, streams, length, window, 90 // length + 10, kind=kind, stack="first", slack=1.5)
+
+
+@pytest.mark.parametrize(
+    ("stack", "spare", "kind"), [("last", 0, None), *(("first", n, None) for n in range(9)), ("first", 3, "proportional")]
+)  # fmt: skip
+def test_whatever_the_environment_does_content_is_right(stack: Any, spare: int, kind: str | None):
+    twin = both(60, 2, 3, 1, 60, shuffled=True, kind=kind, stack=stack, slack=(spare + 0.5) / 31)
     assert 0 < twin.filled < 30, "four frames a step: only the newest quarter has room"
 
 
-def fresh(stack: Any = "first", *, streams: int = 2, capacity: int = 200, batch: int = 256, length: int = 4, side: int = SIDE, **camera: Any) -> tuple[HostReplay, Camera]:  # fmt: skip
-    store, world = HostReplay(capacity, batch, 2, stack=stack, slack=1.0), Camera(streams, stack, side=side, **camera)
+def fresh(stack: Any = "first", *, streams: int = 2, capacity: int = 200, batch: int = 256, length: int = 4, side: int = SIDE, kind: str | None = None, **camera: Any) -> tuple[HostReplay, Camera]:  # fmt: skip
+    store, world = (
+        twin_of(device(kind, capacity, batch, 2), stack=stack, slack=1.0),
+        Camera(streams, stack, side=side, **camera),
+    )
     store.init(Camera(streams, stack, side=side).unroll(length))
     return store, world
 
 
 def run(store: HostReplay, world: Camera, turns: int, length: int = 4) -> None:
-    for _ in range(turns):
+    for turn in range(turns):
         store.add(world.unroll(length))
+        if turn % 5 == 0 and store.ready():
+            handle = store.sample(jax.random.key(turn))[1]
+            store.feedback(handle, np.arange(store.batch, dtype=np.float32))
 
 
 @pytest.mark.parametrize("stack", ["first", "last"])
@@ -176,6 +224,8 @@ def test_guesses_the_axis(space: spaces.Space, expected: str | None):
 
 def test_refuses_what_it_cannot_do():
     camera = Camera(2)
+    with pytest.raises(YozhError, match=r"chances must have the replay's sizes \(100, 8, 1\)"):
+        HostReplay(100, 8, chances=PrioritisedReplay(100, 9))
     with pytest.raises(YozhError, match="slack must not be negative"):
         HostReplay(100, 8, stack="first", slack=-0.1)
     with pytest.raises(YozhError, match="frames on that axis"):
@@ -188,8 +238,8 @@ def test_refuses_what_it_cannot_do():
         store.add(camera.unroll(11))
 
 
-def equal_samples_after(store: HostReplay, folder: Path, about: dict[str, Any]) -> None:
-    twin, _ = fresh()
+def equal_samples_after(store: HostReplay, folder: Path, about: dict[str, Any], kind: str | None = None) -> None:
+    twin, _ = fresh(kind=kind)
     twin.restore(folder, about)
     equal_samples(store, twin)
 
@@ -204,9 +254,9 @@ def stored(folder: Path) -> dict[str, float]:
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("stack", ["first", "last", None])
-def test_save_go_on_save_restore(tmp_path: Path, small_chunks: None, stack: Any):
-    store, world = fresh(stack)
+@pytest.mark.parametrize(("stack", "kind"), [("first", None), ("last", None), (None, None), ("first", "rank")])  # fmt: skip
+def test_save_go_on_save_restore(tmp_path: Path, small_chunks: None, stack: Any, kind: str | None):
+    store, world = fresh(stack, kind=kind)
     store.mirror(tmp_path)
     known: dict[str, float] = {}
     for turns in (3, 10, 1, 40, 30, 7):  # 101 moments: the ring wraps
@@ -215,7 +265,7 @@ def test_save_go_on_save_restore(tmp_path: Path, small_chunks: None, stack: Any)
         for name, when in known.items():
             assert stored(tmp_path)[name] == when, "a file is never written twice"
         known = stored(tmp_path)
-        twin, _ = fresh(stack)
+        twin, _ = fresh(stack, kind=kind)
         twin.restore(tmp_path, about)
         equal_samples(store, twin)
         steps = twin.head - twin.filled, twin.head + 1
@@ -229,11 +279,13 @@ def test_save_go_on_save_restore(tmp_path: Path, small_chunks: None, stack: Any)
         unroll = world.unroll(4)
         store.add(unroll)
         twin.add(unroll)
+        for one in (store, twin):
+            one.feedback(one.sample(jax.random.key(turn))[1], np.full(one.batch, 0.1 * turn, np.float32))
         if turn in (0, 1, 5, 59):
             equal_samples(store, twin)
     with pytest.raises(AssertionError):
         same(store.sample(jax.random.key(9)), last)
-    third, _ = fresh(stack)
+    third, _ = fresh(stack, kind=kind)
     third.restore(tmp_path, twin.save(tmp_path))
     equal_samples(store, third)
 
@@ -253,8 +305,9 @@ def test_a_second_save_writes_only_what_is_new(tmp_path: Path, small_chunks: Non
     assert sum((tmp_path / name).stat().st_size for name in new) < 3 * host.CHUNK
 
 
-def test_old_files_go_once_no_checkpoint_names_them(tmp_path: Path, small_chunks: None):
-    store, world = fresh()
+@pytest.mark.parametrize("kind", [None, "proportional"])
+def test_old_files_go_once_no_checkpoint_names_them(tmp_path: Path, small_chunks: None, kind: str | None):
+    store, world = fresh(kind=kind)
     (tmp_path / "policy.safetensors").write_bytes(b"not a replay's")
     (tmp_path / f".{0:012d}-{'0' * 32}.safetensors.half").write_bytes(b"of a killed run")
     abouts = []
@@ -268,10 +321,11 @@ def test_old_files_go_once_no_checkpoint_names_them(tmp_path: Path, small_chunks
     left = {path.name for path in tmp_path.iterdir()}
     assert named | own | {"policy.safetensors"} <= left and not any(name.startswith(".") for name in left)
     gone = {piece["file"] for piece in (*abouts[0]["chunks"], abouts[0]["tail"], abouts[3]["tail"])} - named - own
+    gone |= {abouts[i]["chances"]["file"] for i in (0, 3)} if kind else set()
     assert gone and not gone & left
-    equal_samples_after(store, tmp_path, store.save(tmp_path))
+    equal_samples_after(store, tmp_path, store.save(tmp_path), kind)
     for about in abouts[1:3]:
-        fresh()[0].restore(tmp_path, about)
+        fresh(kind=kind)[0].restore(tmp_path, about)
 
 
 def test_an_earlier_checkpoint_stands_whatever_came_after(tmp_path: Path, small_chunks: None):
@@ -313,8 +367,8 @@ def test_refuses_another_kind_of_content(tmp_path: Path):
     store, world = fresh()
     run(store, world, 10)
     about = store.save(tmp_path)
-    for other in (fresh(None)[0], fresh(capacity=202)[0], fresh(streams=3)[0]):
-        with pytest.raises(YozhError, match=r"another kind of replay: of \.\w+.* instead of"):
+    for other in (fresh(None)[0], fresh(capacity=202)[0], fresh(streams=3)[0], fresh(kind="rank")[0]):
+        with pytest.raises(YozhError, match=r"another kind of replay: of [.\w]+.* instead of"):
             other.restore(tmp_path, about)
     with pytest.raises(YozhError, match="format yozh-replay-9"):
         store.restore(tmp_path, about | {"format": "yozh-replay-9"})

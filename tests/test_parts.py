@@ -10,6 +10,7 @@ import pytest
 from tests.contract import SMALL, train
 from yozh.agents import DQN, Constant, Linear, Multiplicative
 from yozh.agents.minibatches import shuffle
+from yozh.agents.optimisers import Adam, RMSProp
 from yozh.agents.schedules import Counts, over
 from yozh.agents.statistics import Running, normalise, observation_statistics, update
 from yozh.agents.targets import Hard, Soft
@@ -88,6 +89,28 @@ def test_targets():
     np.testing.assert_allclose(Soft(0.1)(online, target, jnp.int32(1))["w"], 0.1)
     for bad in (lambda: Hard(0), lambda: Soft(0.0), lambda: Soft(1.5)):
         with pytest.raises(YozhError, match="target"):
+            bad()
+
+
+@pytest.mark.parametrize("part", [Adam(0.1), RMSProp(0.8, 0.1), RMSProp(0.8, 0.1, centred=False)], ids=["adam", "centred", "plain"])  # fmt: skip
+def test_steps_as_written_out(part: Adam | RMSProp, lenient):
+    rate, gradients = 0.3, np.random.default_rng(0).normal(1.0, 2.0, (12, 3))
+    descent = part(jnp.float32(rate))
+    state, mean, square = descent.init(jnp.zeros(3)), np.zeros(3), np.zeros(3)
+    for t, g in enumerate(gradients, 1):
+        step, state = descent.update(jnp.asarray(g, jnp.float32), state)
+        if isinstance(part, Adam):
+            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+            expected = -rate * mean / (1 - 0.9**t) / (np.sqrt(square / (1 - 0.999**t)) + 0.1)
+        else:
+            mean, square = 0.8 * mean + 0.2 * g, 0.8 * square + 0.2 * g**2
+            expected = -rate * g / np.sqrt(square - part.centred * mean**2 + 0.1)
+        np.testing.assert_allclose(step, expected, rtol=1e-4)
+
+
+def test_optimisers_that_there_are_not():
+    for bad in (lambda: Adam(0.0), lambda: RMSProp(1.0), lambda: RMSProp(epsilon=0.0)):
+        with pytest.raises(YozhError, match="descent"):
             bad()
 
 

@@ -19,6 +19,7 @@ from yozh import agents, presets
 from yozh.agents import PPO
 from yozh.app import tune_study, tune_trials
 from yozh.app.cli import main
+from yozh.app.face import options_asked
 from yozh.app.options import options, override
 from yozh.core import YozhError
 from yozh.networks import MLP
@@ -36,7 +37,7 @@ def quick(monkeypatch):
     """Runs that take no time: they reach what the learning rate is worth, best at 1e-3."""
     ran = []
 
-    def train(agent, env, *, steps, seed, backend, eval_every, eval_episodes, observers):
+    def train(agent, env, *, steps, seed, backend, env_options, eval_every, eval_episodes, observers):
         rate = float(agent.learning_rate.value)
         worth = -abs(float(jax.numpy.log10(rate)) + 3)
         ran.append((rate, seed, steps))
@@ -116,6 +117,25 @@ def test_the_command_line_says_it_all(tmp_path, quick):
     settings = {k.removeprefix("--agent."): v for k, v in itertools.pairwise(words) if k.startswith("--agent.")}
     assert describe(override(presets.start("ppo", "Pendulum-v1")[0], settings)) == describe(tuned.agent)
     assert len(yozh.tune(TINY, "Catch", trials=1, steps=80, study=tmp_path / "t").commands) == 1
+
+
+def test_options_of_the_environment_are_held(tmp_path, quick, monkeypatch):
+    asked = dict(trials=1, seeds=1, study=tmp_path / "s", fix={"learning_rate": "1e-3"})
+    train, seen = tune_trials.train, []
+    monkeypatch.setattr(tune_trials, "train", lambda *a, **k: seen.append(k["env_options"]) or train(*a, **k))
+    tuned = yozh.tune("ppo", "CartPole-v1", env_options={"limit": 7}, **asked)
+    assert seen == [{"limit": 7}] and tuned.commands[1].endswith("--env.limit 7")
+    assert presets.read(tmp_path / "s" / "preset.json").env_options == {"limit": 7}
+    assert "env.limit" in (tmp_path / "s" / "report.html").read_text()
+    assert tune_study.read(tmp_path / "s").env_options == {"limit": 7}
+    with pytest.raises(YozhError, match="holds a study with other env_options"):
+        yozh.tune("ppo", "CartPole-v1", env_options={"limit": 8}, **asked)
+    with pytest.raises(YozhError, match="did you mean limit"):
+        yozh.tune("ppo", "CartPole-v1", env_options={"limti": 7}, **(asked | {"study": tmp_path / "t"}))
+    assert not (tmp_path / "t").exists()
+    preset = tmp_path / "s" / "preset.json"
+    assert options_asked(str(preset), "CartPole-v1", None) == (("limit", 7),)
+    assert options_asked(preset, "CartPole-v1", {"limit": 9}) == (("limit", 9),)
 
 
 def test_the_same_command_goes_on(tmp_path, quick):
@@ -231,6 +251,7 @@ def write(path, **changes):
         ({"settings": {"class": "yozh.agents.estimators.GAE", "lam": 0.9}}, "does not describe an agent"),
         ({"settings": 3}, "does not describe an agent"),
         ({"steps": -1}, "steps must be a positive whole number, not -1"),
+        ({"env_options": 3}, "env_options must be a mapping, not 3"),
         ({"steps": True}, "steps must be a positive whole number, not True"),
     ],
 )

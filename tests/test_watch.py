@@ -60,9 +60,9 @@ class Grid(gym.Env):
         return picture
 
 
-def grid() -> gym.Env:
+def grid(limit: int = 10) -> gym.Env:
     """Made without a word on how it is drawn."""
-    return gym.wrappers.TimeLimit(Grid(), 10)
+    return gym.wrappers.TimeLimit(Grid(), limit)
 
 
 def plain() -> gym.Env:
@@ -118,6 +118,17 @@ def test_dict_mask_and_memory_in_an_environment_of_ones_own(env, ending: str, tm
         assert blue.tolist() == [False, True] * 2 and frames.shape[1:3] == (33, 41)
         with Image.open(seen.path) as image:
             assert image.info["duration"] == 300
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_options_of_the_environment_are_seen(tmp_path: Path):
+    policy = untrained(PPO(core=GRU(8)), GRID, "tests.test_watch:grid")
+    policy.env_options = {"limit": 2}
+    for seen in (
+        yozh.watch(policy, out=tmp_path / "a.gif"),
+        yozh.watch(policy, grid, out=tmp_path / "b.gif", env_options={"limit": 2}),
+    ):
+        assert seen.lengths == (2,) and read(seen.path)[0, 10, 10, 0] > 125, "by the environment's own painter"
 
 
 def test_pure_environments_are_drawn_by_gymnasium_of_the_same_id(tmp_path: Path):

@@ -25,6 +25,7 @@ from yozh.agents.backups import Backup, Greedy, Look, Munchausen, Target, Traced
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.exploration import epsilon_greedy, greedy
 from yozh.agents.heads import Heads, Single
+from yozh.agents.optimisers import Adam, Optimiser
 from yozh.agents.sampling import Sampling, Uniform
 from yozh.agents.scales import PopArt, Raw, Rewards, Same, Scale
 from yozh.agents.schedules import Counts, Linear, Schedule, schedule
@@ -44,7 +45,7 @@ class DQN(GradientAgent):
     """Off-policy; discrete actions, masked or not. Defaults are those of Stable-Baselines3 2.9 unless a field says otherwise."""
 
     learning_rate: Schedule = schedule(1e-4)
-    """Of Adam."""
+    """η of `descent`."""
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     epsilon: Schedule = schedule(Linear(1.0, 0.05, 0.1))
@@ -53,7 +54,8 @@ class DQN(GradientAgent):
     """How the target network follows: `Hard(updates)` or `Soft(rate)`. (10,000 environment steps at the default ratio.)"""
     max_gradient_norm: Float[Array, ""] = leaf(10.0)
     """Global norm to which gradients are clipped."""
-    adam_epsilon: Float[Array, ""] = leaf(1e-8)
+    descent: Optimiser = Adam()
+    """How a step follows from gradients: `Adam(epsilon)` or `RMSProp(decay, epsilon)`."""
     torso: Blueprint = eqx.field(default=Auto(activation="relu", init="uniform"), converter=as_blueprint)
     core: CoreBlueprint | None = None
     """`GRU(size)` or `LSTM(size)` for a recurrent network; the replay then holds its memory too."""
@@ -168,7 +170,7 @@ class DQN(GradientAgent):
         return eqx.tree_at(lambda s: s.target, state, jax.tree.map(jnp.copy, state.net), is_leaf=lambda x: x is None)
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        return optax.adam(self.learning_rate(counts), eps=self.adam_epsilon)
+        return self.descent(self.learning_rate(counts))
 
     def answer(self, net: Network, about: Params | State, memory: PyTree, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Array, PyTree, PyTree]:  # fmt: skip
         """What the network says of a batch of steps `[B, ...]`, or of sequences of them `[T, B, ...]`, after the memory `[B, ...]`

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from yozh.app.commands import COMMANDS
-from yozh.app.commands.common import AGENT, Parser, Refused, say
+from yozh.app.commands.common import AGENT, ENV, Parser, Refused, option, say
 from yozh.app.text import near
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -53,16 +53,19 @@ def _run(argv: list[str]) -> int:
     parser = Parser(prog=f"yozh {name}", description=f"{COMMANDS[name].capitalize()}.", add_help=False)
     command.add(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this")
-    words, settings = _split_settings(words) if hasattr(command, "SETTINGS") else (words, {})
+    words, settings = _split(words, AGENT) if hasattr(command, "SETTINGS") else (words, {})
+    words, given = _split(words, ENV) if hasattr(command, "ENV_OPTIONS") else (words, {})
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        known = [s for action in parser._actions for s in action.option_strings] + [AGENT]
+        known = [s for action in parser._actions for s in action.option_strings]
+        known += [p for p, mark in ((AGENT, "SETTINGS"), (ENV, "ENV_OPTIONS")) if hasattr(command, mark)]
         what = "option" if unknown[0].startswith("-") else "argument"
         raise Refused(f"{name} has no {what} {unknown[0]!r}.{near(unknown[0].partition('=')[0], known)}")
     if options.help and not getattr(options, "agent", None):
         parser.print_help()
         return 0
     options.settings = settings
+    options.env_options = {name.replace("-", "_"): option(text) for name, text in given.items()}
     return command.run(options)
 
 
@@ -81,14 +84,14 @@ def _parser() -> Parser:
     return parser
 
 
-def _split_settings(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes `--agent.FIELD VALUE` and `--agent.FIELD=VALUE` out of the arguments."""
+def _split(argv: list[str], prefix: str) -> tuple[list[str], dict[str, str]]:
+    """Takes `--agent.FIELD VALUE` and `--agent.FIELD=VALUE` out of the arguments, or those of another prefix."""
     rest, settings, words = [], {}, iter(argv)
     for word in words:
-        if not word.startswith(AGENT):
+        if not word.startswith(prefix):
             rest.append(word)
             continue
-        name, given, value = word.removeprefix(AGENT).partition("=")
+        name, given, value = word.removeprefix(prefix).partition("=")
         if not given and ((value := next(words, "--")).startswith("--")):
             raise Refused(f"{word} needs a value")
         settings[name] = value

@@ -13,6 +13,7 @@ from yozh.app.folder import RunRecord, as_json, read_run
 from yozh.app.group_report import FEW, evaluation_curve, training_curve
 from yozh.app.seed_group import DONE, read_group
 from yozh.core import YozhError, require
+from yozh.environments import atari_scores
 from yozh.files import atomic_write
 
 NORMALISE = ("minmax", "human", "none")
@@ -45,11 +46,11 @@ def compare(paths: str | Path | Sequence[str | Path], *, out: str | Path = "comp
 
     Over several environments, rliable aggregates the scores (extra `compare`), made comparable by `normalise`: `minmax`
     puts the worst run of all in an environment at 0 and the best at 1; `human` puts `random` at 0 and `human` at 1,
-    which `references` gives for each environment (a JSON file or a mapping: `{"Env-v0": {"random": 1.0, "human": 30.0}}`);
-    `none` leaves them as they are.
+    which `references` gives for each environment (a JSON file or a mapping: `{"Env-v0": {"random": 1.0, "human": 30.0}}`)
+    and which are known for the 57 Atari games; `none` leaves them as they are.
     """
     require(normalise in NORMALISE, f"normalise takes {', '.join(NORMALISE)}, not {normalise!r}")
-    require((normalise == "human") == (references is not None), "normalise human and a table of references go together")
+    require(references is None or normalise == "human", "normalise human and a table of references go together")
     out = Path(out)
     require(out.suffix == ".html", f"{out} is not an HTML file: name one, such as {out.with_suffix('.html')}")
     require(out.parent.is_dir(), f"there is no folder {out.parent} to write {out.name} into")
@@ -100,7 +101,7 @@ def _usable(runs: list[RunRecord]) -> tuple[list[RunRecord], list[str]]:
         if status not in DONE or score is None:
             warnings.append(f"{run.path} is left out: it is {status if status not in DONE else 'without a final evaluation'}")  # fmt: skip
             continue
-        same = json.dumps([run.config[k] for k in ("agent", "env", "seed", "options", "steps")])
+        same = json.dumps([*(run.config[k] for k in ("agent", "env", "seed", "steps")), _settings(run)])
         if same in seen:
             warnings.append(f"{run.path} is left out: it asks the same with the same seed as {seen[same]}")
             continue
@@ -133,7 +134,9 @@ def _named(runs: list[RunRecord]) -> dict[tuple[str, str], list[RunRecord]]:
 
 
 def _settings(run: RunRecord) -> dict[str, str]:
-    return {name: value for name, value, _ in run.config["options"]}
+    """The agent's settings, and the options that the environment was given."""
+    given = {f"env.{name}": str(value) for name, value in run.config.get("env_options", {}).items()}
+    return {name: value for name, value, _ in run.config["options"]} | given
 
 
 def _unlike(methods: dict[tuple[str, str], list[RunRecord]]) -> list[str]:
@@ -233,8 +236,12 @@ def _over_environments(environments: dict[str, Any], normalise: str, references:
 def _bounds(env: str, methods: dict[str, Any], normalise: str, references: Mapping[str, Mapping[str, float]]) -> tuple[float, float]:  # fmt: skip
     """The returns that become 0 and 1."""
     if normalise == "human":
-        require(env in references, f"the table of reference scores lacks {env}")
-        return references[env]["random"], references[env]["human"]
+        if env in references:
+            return references[env]["random"], references[env]["human"]
+        known = atari_scores.references(env)
+        if known is None:
+            raise YozhError(f"the table of reference scores lacks {env}, which is none of the 57 Atari games either")
+        return known
     if normalise == "none":
         return 0.0, 1.0
     everything = [score for row in methods.values() for score in row["scores"]]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,20 +14,21 @@ from yozh.app.folder import RunFolder, claim
 from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners import evaluation, policy, training
 from yozh.runners.observers import Observer
-from yozh.runners.plan import Plan
+from yozh.runners.plan import Plan, plain_options
 from yozh.runners.policy import Policy
 from yozh.runners.training import Trained
 
 
 def train(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, steps: int | None = None, seed: int = 0,
-          envs: int | None = None, backend: str | None = None, out: str | Path | None = None,
+          envs: int | None = None, backend: str | None = None, env_options: Mapping[str, Any] | None = None, out: str | Path | None = None,
           eval_every: int | None = None, eval_episodes: int = 100, checkpoint_every: int | None = None, keep: int = 2,
           lag: int | None = None, workers: int = 0, on_nan: Literal["stop", "rollback"] = "stop", observers: Sequence[Observer] = ()) -> Trained:  # fmt: skip
     """Trains an agent in an environment and evaluates it.
 
     `agent` is an agent, its name or a preset's `.json` file; a name takes the preset for the environment, if there is
     one. `env` is an id, `module:function`, a function that makes a Gymnasium environment, or a pure environment. `steps`
-    are environment steps (the preset's if left out), `envs` parallel streams, `out` a folder for the run. The final
+    are environment steps (the preset's if left out), `envs` parallel streams, `out` a folder for the run. `env_options` go
+    to the environment's own constructor, as in `make` (the preset's, changed by those given). The final
     evaluation is of `eval_episodes` episodes; one of a tenth as many comes every `eval_every` steps (a fifth of the run
     if left out). A run with a folder writes a checkpoint every `checkpoint_every` steps (every minute if left out) and
     at its end, and keeps the newest `keep`; `resume` goes on from there. `lag` is how many turns acting may be ahead of
@@ -36,9 +37,10 @@ def train(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, step
     last checkpoint when a number is not finite, instead of raising `Diverged`.
     """
     cache_programs()
+    own = options_asked(agent, env, env_options)
     agent, name, steps = asked(agent, env, steps=steps, envs=envs)
     plan = Plan(steps=steps, seed=seed, eval_every=eval_every, eval_episodes=eval_episodes, keep=keep, lag=lag,
-                checkpoint_every=checkpoint_every, workers=workers, on_nan=on_nan)  # fmt: skip
+                checkpoint_every=checkpoint_every, workers=workers, env_options=own, on_nan=on_nan)  # fmt: skip
     out = None if out is None else claim(out)
     watching = (*observers, RunFolder(out)) if out is not None else observers
     return training.train(agent, env, plan, name=name, backend=backend, out=out, observers=alarmed(watching))
@@ -56,7 +58,7 @@ def alarmed(observers: Sequence[Observer]) -> tuple[Observer, ...]:
 
 def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int | None) -> tuple[Agent, str, int]:
     """The agent, its name and the steps that `train` was asked for, whatever was left to a preset filled in."""
-    if isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json")):
+    if _is_file(agent):
         preset = presets.read(agent)
         agent, steps = preset.agent, preset.steps if steps is None else steps
     if isinstance(agent, Agent):
@@ -73,11 +75,39 @@ def asked(agent: str | Path | Agent, env: Any, *, steps: int | None, envs: int |
     return chosen, name, steps
 
 
-def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 100, seed: int = 1, backend: str | None = None) -> dict[str, Any]:  # fmt: skip
-    """Returns of `episodes` whole episodes and their mean with its 95 % interval; `env` is the policy's own if left out."""
+def options_asked(agent: str | Path | Agent, env: Any, given: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    """The environment's options that `train` was asked for: those of the preset, and those given."""
+    if _is_file(agent):
+        usual = presets.read(agent).env_options
+    else:
+        usual = presets.env_options(agent, env) if isinstance(agent, str) else {}
+    return plain_options(dict(usual) | dict(given or {}))
+
+
+def _is_file(agent: str | Path | Agent) -> bool:
+    """Whether the agent is a preset's file."""
+    return isinstance(agent, Path) or (isinstance(agent, str) and agent.endswith(".json"))
+
+
+def options_played(policy: Policy, env: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of the environment in which a policy shows what it can: in its own those that it was trained with, less
+    those that only training shall see, changed by those given."""
+    env, own = (policy.env, policy.env_options) if env in (None, policy.env) else (env, {})
+    found = dict(plain_options(own | dict(given or {})))
+    only = sorted(set(found) - set(environments.for_judging(env, found)))
+    require(not only, f"{env}: {' and '.join(only)} {'is' if len(only) == 1 else 'are'} for training only")
+    return found
+
+
+def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 100, seed: int = 1, backend: str | None = None,
+             env_options: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """Returns of `episodes` whole episodes and their mean with its 95 % interval; `env` is the policy's own if left out, with
+    the options that it was trained with, changed by `env_options`."""
     cache_programs()
     policy = policy if isinstance(policy, Policy) else load(policy)
-    made = environments.make(policy.env if env is None else env, evaluation.streams(episodes), backend=backend)
+    options = options_played(policy, env, env_options)
+    env = policy.env if env is None else env
+    made = environments.make(env, evaluation.streams(episodes), backend=backend, **options)
     fits = (made.spec.observation, made.spec.action) == (policy.spec.observation, policy.spec.action)
     require(fits, f"the policy was trained for {policy.spec}, and the environment has {made.spec}")
     try:

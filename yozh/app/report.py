@@ -10,6 +10,7 @@ from yozh.app.folder import RunRecord, read_run
 from yozh.app.group_report import write_group_report
 from yozh.app.seed_group import read_group
 from yozh.app.video import film
+from yozh.environments import for_judging
 
 FIRST = ("loss", "policy_loss", "value_loss", "td_error", "q", "value", "entropy", "kl", "clip_fraction", "epsilon")
 """Metrics that lead, where the agent reports them."""
@@ -44,6 +45,7 @@ def write_report(path: str | Path) -> Path:
         _metrics(run),
         _time(run),
         page.section("Settings", page.card(page.settings(run.config))),
+        _environment(run),
         page.section("Machine and versions", page.card(page.machine(run.config))),
     ]
     return page.write(run.path / "report.html", title, body)
@@ -56,6 +58,14 @@ def _subtitle(run: RunRecord) -> str:
     words += [f"{config['backend']} environments", config.get("started", "")[:10], summary.get("status", "unfinished")]
     group = '<a href="../report.html">one of a group of seeds</a>' if read_group(run.path.parent) else ""
     return page.words([html.escape(w) for w in words] + [group])
+
+
+def _environment(run: RunRecord) -> str:
+    """The environment's options, where it was given any; a policy is judged without some of them."""
+    options = run.config.get("env_options", {})
+    judged = for_judging(run.config["env"], options)
+    rows = [(k, f"{v}{'' if k in judged else ', in training only'}") for k, v in options.items()]
+    return page.section("Environment", page.card(page.table(rows))) if rows else ""
 
 
 def _headline(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -1,10 +1,11 @@
 """A policy in an environment that somebody draws: what films and windows show."""
 
 import dataclasses
+import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from yozh import environments, spaces
 from yozh.app.pictures import Painter
 from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
+from yozh.environments.atari import is_game
 from yozh.environments.registry import imported
 from yozh.runners.policy import Policy
 
@@ -69,21 +71,21 @@ class Scene:
         return self.host.reset(seed)
 
 
-def set_scene(policy: Player, env: Any, *, window: bool = False) -> Scene:
+def set_scene(policy: Player, env: Any, *, window: bool = False, options: Mapping[str, Any] | None = None) -> Scene:
     """The environment, whatever `yozh.make` takes, with its painter: Gymnasium's own where it has one (of the same id, for an
     environment that runs elsewhere), else the observation, if it looks like a picture.
 
-    With `window` an environment that opens a window of its own may do so.
+    With `window` an environment that opens a window of its own may do so. `options` are those of the environment.
     """
-    target, why = imported(env) or env, "it has no picture"
+    target, why, options = imported(env) or env, "it has no picture", dict(options or {})
     scene = None
     if not isinstance(target, BatchedEnv | HostEnv | Env) and not (
         isinstance(target, type) and issubclass(target, Env)
     ):
-        scene, why = _gymnasium(policy, target, window)
+        scene, why = _gymnasium(policy, target, window, options)
     if scene is not None:
         return scene
-    host = environments.make(target, 1, hosted=True)
+    host = environments.make(target, 1, hosted=True, **options)
     require(
         _fits(policy, host), lambda: f"the policy was trained for {policy.spec}, and the environment has {host.spec}"
     )
@@ -102,7 +104,7 @@ def has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _gymnasium(policy: Player, target: Any, window: bool) -> tuple[Scene | None, str]:
+def _gymnasium(policy: Player, target: Any, window: bool, options: dict[str, Any]) -> tuple[Scene | None, str]:
     """A scene that Gymnasium draws, or why there is none."""
     import gymnasium
 
@@ -110,13 +112,18 @@ def _gymnasium(policy: Player, target: Any, window: bool) -> tuple[Scene | None,
 
     if isinstance(target, str) and not registered(target):
         return None, "Gymnasium does not know it"
+    if isinstance(target, str) and is_game(target):
+        return None, "it is drawn as the policy sees it"
     if not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("MUJOCO_GL", "egl")
-    make = (lambda **how: gymnasium.make(target, **how)) if isinstance(target, str) else target
+    make = functools.partial(gymnasium.make, target) if isinstance(target, str) else target
+    make = functools.partial(make, **options) if callable(make) else make
     try:
         one = _drawn(make, window)
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        if isinstance(error, TypeError) and not options:
+            raise
         return None, str(error)
     if one is None:
         return None, "Gymnasium does not draw it"

@@ -18,7 +18,7 @@ from yozh.runners import checkpoint
 DONE = ("finished", "stopped")
 """What a run's summary says where nothing is left to do."""
 
-QUESTION = ("agent", "settings", "env", "backend", "steps", "envs", "eval_every", "eval_episodes", "lag", "on_nan", "observers")  # fmt: skip
+QUESTION = ("agent", "settings", "env", "env_options", "backend", "steps", "envs", "eval_every", "eval_episodes", "lag", "on_nan", "observers")  # fmt: skip
 """What seeds of one group have in common."""
 
 

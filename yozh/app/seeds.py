@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ class Seeds:
 
 def train_seeds(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, seeds: int | Sequence[int] = 5, seed: int = 0,
                 jobs: int | None = None, vectorised: bool | None = None, out: str | Path | None = None,
-                steps: int | None = None, envs: int | None = None, backend: str | None = None,
+                steps: int | None = None, envs: int | None = None, backend: str | None = None, env_options: Mapping[str, Any] | None = None,
                 eval_every: int | None = None, eval_episodes: int = 100, checkpoint_every: int | None = None, keep: int = 2,
                 lag: int | None = None, workers: int = 0, on_nan: Literal["stop", "rollback"] = "stop", observers: Sequence[Observer] = (),
                 progress: bool = False) -> Seeds:  # fmt: skip
@@ -61,9 +61,10 @@ def train_seeds(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *
     require(jobs is None or jobs > 0, f"jobs must be positive, not {jobs}")
     wanted = numbers(seeds, seed)
     face.cache_programs()
+    options = face.options_asked(agent, env, env_options)
     agent, name, steps = face.asked(agent, env, steps=steps, envs=envs)
     plan = Plan(steps=steps, seed=wanted[0], eval_every=eval_every, eval_episodes=eval_episodes, keep=keep, lag=lag,
-                checkpoint_every=checkpoint_every, workers=workers, on_nan=on_nan)  # fmt: skip
+                checkpoint_every=checkpoint_every, workers=workers, env_options=options, on_nan=on_nan)  # fmt: skip
     task = {"agent": agent, "env": env, "backend": backend}
     trial = Training(**task, plan=dataclasses.replace(plan, on_nan="stop"), name=name, out=None, observers=())
     trial.close()  # it was made to see that everything fits
@@ -72,7 +73,7 @@ def train_seeds(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *
     way = _way(vectorised, trial.env, plan, plain)
     config = {"kind": "seeds"} | configuration(
         {k: v for k, v in trial.about.items() if k not in ("seed", "runner")}
-        | {k: v for k, v in asked.items() if k not in task}
+        | {k: v for k, v in asked.items() if k not in (*task, "env_options")}
         | {"object": trial.agent, "envs": trial.env.batch, "eval_every": trial.eval_every}
         | {"observers": plain["observers"], "way": way}
     )

@@ -64,7 +64,8 @@ def _figures(trials: list[Any], complete: list[Any]) -> list[tuple[str, str, str
 def _settings(problem: Problem, tuned: "Tuned") -> str:
     now = problem.now()
     rows = [(k, tuned.settings[k], now[k], row.bounds()) for k, row in problem.space().items()]
-    rows += [(setting, value, value, "held") for setting, value in problem.fixed.items()]
+    held = problem.fixed | {f"env.{name}": str(value) for name, value in problem.env_options.items()}
+    rows += [(setting, value, value, "held") for setting, value in held.items()]
     return _table(("setting", "best", "before", "looked for in"), rows)
 
 

@@ -36,6 +36,8 @@ class Problem:
     backend: str | None
     fixed: dict[str, str]
     """Settings that are held, with the values that the agent has."""
+    env_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """For the environment's own constructor, as plain data."""
 
     @property
     def label(self) -> str:
@@ -56,7 +58,9 @@ class Problem:
 
     def about(self) -> dict[str, Any]:
         """As plain data, in full but for an environment that is an object."""
-        plain = {k: getattr(self, k) for k in ("name", "steps", "seeds", "eval_episodes", "backend", "fixed")}
+        plain = {
+            k: getattr(self, k) for k in ("name", "steps", "seeds", "eval_episodes", "backend", "fixed", "env_options")
+        }
         return {"format": FORMAT, "env": self.label, **plain, "agent": describe(self.agent)}
 
 
@@ -72,7 +76,7 @@ def claimed(folder: Path, problem: Problem) -> Iterator[Lock]:
     about = problem.about()
     if (folder / ABOUT).is_file():
         there = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        other = [k for k in about if there.get(k) != about[k]]
+        other = [k for k in about if there.get(k, {}) != about[k]]
         require(not other, lambda: f"{folder} holds a study with other {', '.join(other)}; choose another folder: --study {folder}-2")  # fmt: skip
     elif folder.exists():
         empty = folder.is_dir() and {p.name for p in folder.iterdir()} <= {".lock"}

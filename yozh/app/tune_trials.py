@@ -117,7 +117,7 @@ def _measure(problem: Problem, trial: Any, deadline: float | None) -> float:
         agent = override(problem.agent, settings)
         for k in range(problem.seeds):
             watch = Watch(trial, k * EVALUATIONS, deadline)
-            done = train(agent, problem.env, steps=problem.steps, seed=FIRST_SEED + k, backend=problem.backend,
+            done = train(agent, problem.env, steps=problem.steps, seed=FIRST_SEED + k, backend=problem.backend, env_options=problem.env_options,
                          eval_every=-(-problem.steps // EVALUATIONS), eval_episodes=problem.eval_episodes, observers=(watch,))  # fmt: skip
             if watch.reason == LATE:
                 raise _Late

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from yozh.app.face import options_played
 from yozh.app.pictures import frames_from_obs
 from yozh.app.scene import RATE, Player, set_scene
 from yozh.core import YozhError, require
 from yozh.files import atomic_write
+from yozh.runners.policy import Policy
 
 __all__ = ["camera", "film", "frames_from_obs", "record"]
 
@@ -29,7 +31,8 @@ def film(policy: Player, env: Any, path: str | Path, *, episodes: int = 1, max_s
 
     Gymnasium draws its own environments; of others the observations are shown, if they look like pictures.
     """
-    scene = set_scene(policy, env)
+    options = options_played(policy, env, None) if isinstance(policy, Policy) else {}
+    scene = set_scene(policy, env, options=options)
     stride = max(1, round(scene.rate / RATE))
     try:
         shots = scene.play(policy, episodes=episodes, longest=max_steps, seed=seed)

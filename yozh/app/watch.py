@@ -3,13 +3,14 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yozh.app.face import options_played
 from yozh.app.scene import Picture, has_display, named, set_scene
 from yozh.app.video import camera
 from yozh.core import YozhError, require
@@ -30,11 +31,13 @@ class Watched:
     lengths: tuple[int, ...]
 
 
-def watch(policy: Policy | str | Path, env: Any = None, *, out: str | Path | None = None, episodes: int = 1, seed: int = 0) -> Watched:  # fmt: skip
+def watch(policy: Policy | str | Path, env: Any = None, *, out: str | Path | None = None, episodes: int = 1, seed: int = 0,
+          env_options: Mapping[str, Any] | None = None) -> Watched:  # fmt: skip
     """Shows whole episodes of the policy, without exploration: in a window at the environment's pace, or in a film, `out`, an
     `.mp4` (extra `video`) or a `.gif`.
 
-    `env` is whatever `yozh.make` takes, and the policy's own if left out. Gymnasium draws its environments, also for policies
+    `env` is whatever `yozh.make` takes, and the policy's own if left out, with the options that it was trained with, changed by
+    `env_options`. Gymnasium draws its environments, also for policies
     that were trained in the same environment elsewhere; of others the observations are shown, if they look like pictures. A
     window ends with its cross or Escape.
     """
@@ -44,9 +47,10 @@ def watch(policy: Policy | str | Path, env: Any = None, *, out: str | Path | Non
         "there is no display for a window: give a file, --out policy.mp4 or policy.gif",
     )
     policy = policy if isinstance(policy, Policy) else load(policy)
+    options = options_played(policy, env, env_options)
     env = policy.env if env is None else env
     require(env is not None, "the policy does not say where it was trained: name an environment")
-    scene = set_scene(policy, env, window=out is None)
+    scene = set_scene(policy, env, window=out is None, options=options)
     returns, lengths = [], []
     try:
         with _window(named(env), scene.rate, scene.own_window) if out is None else _film(out, scene.rate) as show:

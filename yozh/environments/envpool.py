@@ -17,6 +17,7 @@ from yozh import spaces
 from yozh.core import BatchedEnv, Spec, TimeStep, YozhError, require, static
 from yozh.environments import foreign
 from yozh.environments.host import MASK, Boundary, supported, without_mask
+from yozh.environments.options import instead
 
 ENDLESS = 2**31 - 1
 """EnvPool's time limit where there is none."""
@@ -48,7 +49,9 @@ def _native(config: Config) -> Any:
     try:
         native = envpool.make_spec(config.id, num_envs=config.n, **dict(config.options))
     except (ImportError, TypeError, ValueError, RuntimeError, AssertionError) as e:
-        raise YozhError(f"EnvPool cannot make {config.id} with {dict(config.options)}: {e}") from None
+        known = envpool.make_spec(config.id).config._fields if isinstance(e, TypeError) else ()
+        asked = dict(config.options)
+        raise YozhError(f"EnvPool cannot make {config.id} with {asked}: {e}{instead(asked, known)}") from None
     require(native.config.max_num_players == 1, f"{config.id} is for several players; EnvPool's are taken with one")
     return native
 

@@ -1,6 +1,7 @@
 """Gymnasium's environments, hosted."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def known() -> list[str]:
     """The ids that Gymnasium has registered."""
     import gymnasium
 
+    _register_atari()
     return list(gymnasium.registry)
 
 
@@ -135,14 +137,17 @@ def registered(id: str) -> bool:
     import gymnasium
 
     if id.startswith("ALE/"):
-        import importlib.util
-
-        if importlib.util.find_spec("ale_py"):
-            import ale_py
-
-            gymnasium.register_envs(ale_py)
+        _register_atari()
     try:
         gymnasium.spec(id)
     except (gymnasium.error.Error, ImportError, ValueError):
         return False
     return True
+
+
+def _register_atari() -> None:
+    if find_spec("ale_py"):
+        import ale_py
+        import gymnasium
+
+        gymnasium.register_envs(ale_py)

@@ -35,19 +35,20 @@ class Boundary:
     """Turns what a vector environment with next-step auto-reset tells into `TimeStep`s of NumPy arrays."""
 
     def __init__(self, batch: int):
-        self._last = np.zeros(batch, bool)
+        self.last = np.zeros(batch, bool)
+        """`[batch]`: whose episode is over; the next step opens another one."""
 
     def opened(self, obs: PyTree, extras: dict[str, Any]) -> TimeStep:
-        batch = len(self._last)
-        self._last = np.zeros(batch, bool)
+        batch = len(self.last)
+        self.last = np.zeros(batch, bool)
         zero = np.zeros(batch, np.float32)
-        return TimeStep(obs, zero, zero + 1, ~self._last, self._last, extras)
+        return TimeStep(obs, zero, zero + 1, ~self.last, self.last, extras)
 
     def moved(self, obs: PyTree, reward: Any, terminated: Any, truncated: Any, extras: dict[str, Any]) -> TimeStep:
-        first, terminated = self._last, np.asarray(terminated, bool)
-        self._last = terminated | np.asarray(truncated, bool)
+        first, terminated = self.last, np.asarray(terminated, bool)
+        self.last = terminated | np.asarray(truncated, bool)
         reward = np.where(first, 0, reward).astype(np.float32)
-        return TimeStep(obs, reward, 1 - terminated.astype(np.float32), first, self._last, extras)
+        return TimeStep(obs, reward, 1 - terminated.astype(np.float32), first, self.last, extras)
 
 
 class AsHost:

@@ -3,17 +3,18 @@
 import difflib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
-from yozh.environments import gymnax, probes
+from yozh.environments import atari, gymnax, probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole, Pendulum
 from yozh.environments.deep_sea import DeepSea
 from yozh.environments.host import AsHost
+from yozh.environments.options import instead, of_function, of_gymnasium
 
 BACKENDS = ("jax", "envpool", "gymnasium")
 """The fastest first."""
@@ -36,6 +37,7 @@ def make(env: Any, n: int = 1, *, backend: str | None = None, hosted: bool = Fal
     environment, a pure environment, or something made before. An id is looked for in the order jax, envpool, gymnasium; `backend` names one.
     `hosted` keeps it out of the program. `options` go to the environment's own constructor; `workers=True` spreads
     the streams of a Gymnasium environment over worker processes, one a core, and `workers=4` over four (see `Workers`).
+    Atari games, EnvPool's and ale-py's, have the options of `atari.Options`.
     """
     require(n > 0, f"the number of streams must be positive, not {n}")
     require(backend is None or backend in BACKENDS, f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
@@ -43,6 +45,11 @@ def make(env: Any, n: int = 1, *, backend: str | None = None, hosted: bool = Fal
     backend = "gymnasium" if backend is None and options.get("workers") else backend
     made = _named(env, n, backend, hosted, options) if isinstance(env, str) else _given(env, n, backend, options)
     return AsHost(made) if hosted and isinstance(made, BatchedEnv) else made
+
+
+def for_judging(env: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an environment in which a policy is judged: without those that only training shall see."""
+    return atari.for_judging(options) if isinstance(env, str) and atari.is_game(env) else dict(options)
 
 
 def names() -> dict[str, tuple[str, ...]]:
@@ -98,25 +105,37 @@ def _make(backend: str, id: str, n: int, hosted: bool, options: dict[str, Any]) 
         try:
             return Vectorised(PURE[id](**options) if id in PURE else gymnax.Gymnax(id, **options), n)
         except TypeError as e:
-            raise YozhError(f"{id}: {e}") from None
+            raise YozhError(f"{id}: {e}{instead(options, of_function(PURE[id]) if id in PURE else [])}") from None
     if backend == "envpool":
         import jax
 
         from yozh.environments.envpool import EnvPool, EnvPoolHost
 
+        options = atari.arguments(id, backend, options) if atari.is_game(id) else options
         inside = not hosted and jax.default_backend() == "cpu"
         return (EnvPool if inside else EnvPoolHost)(id, n, tuple(sorted(options.items())))
     return _gymnasium(id, n, **options)
 
 
 def _gymnasium(env: Any, n: int, *, workers: bool | int = False, **options: Any) -> HostEnv:
+    if isinstance(env, str) and atari.is_game(env):
+        require(not workers, f"{env} has threads of its own: leave workers out")
+        from yozh.environments.ale import ALE
+
+        return ALE(env, n, **options)
     if workers:
         from yozh.environments.workers import Workers
 
         return Workers(env, n, None if workers is True else workers, **options)
     from yozh.environments.gymnasium import GymnasiumHost
 
-    return GymnasiumHost(env, n, **options)
+    try:
+        return GymnasiumHost(env, n, **options)
+    except TypeError as e:
+        if not (options and isinstance(env, str)):
+            raise
+        said = str(e).partition(" was raised from the environment creator")[0]
+        raise YozhError(f"{env}: {said}{instead(options, of_gymnasium(env))}") from None
 
 
 def has(backend: str, id: str, strict: bool = False) -> bool:
@@ -149,7 +168,7 @@ def _ids(backend: str) -> list[str]:
     return gymnasium.known()
 
 
-_INSTALL = {name: f"pip install 'yozh[{name}]'" for name in ("envpool", "gymnax")}
+_INSTALL = {name: f"pip install 'yozh[{name}]'" for name in ("envpool", "gymnax")} | {"ale_py": "pip install 'yozh[atari]'"}  # fmt: skip
 
 
 def _unknown(id: str, backend: str | None) -> str:

@@ -1,15 +1,17 @@
 """Tuned agents for named environments, each with what it reached."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from yozh import agents
 from yozh.core import YozhError
-from yozh.presets import a2c, dqn, mdpo, npg, ppg, ppo, pqn, trpo
+from yozh.environments.atari import is_game
+from yozh.presets import a2c, atari, dqn, mdpo, npg, ppg, ppo, pqn, trpo
 from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
 
-__all__ = ["Preset", "find", "names", "rainbow", "read", "start", "write"]
+__all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read", "start", "write"]
 
 _PRESETS = {
     (kind, env): preset
@@ -28,24 +30,50 @@ _PRESETS = {
 
 
 def names() -> list[tuple[str, str]]:
-    """`(agent, environment)` of every preset."""
-    return list(_PRESETS)
+    """`(agent, environment)` of every preset; `Atari` stands for every game."""
+    return [*_PRESETS, *((agent, atari.ANY) for agent in atari.PRESETS)]
+
+
+def kinds() -> list[str]:
+    """What `start` knows agents by: their own names, and those of presets that are variants of them."""
+    return list(dict.fromkeys([*agents.names(), *atari.PRESETS]))
 
 
 def find(agent: str, env: str) -> Preset:
+    """The preset; raises `KeyError` where there is none."""
+    if (agent, env) not in _PRESETS and agent in atari.PRESETS and (env == atari.ANY or is_game(env)):
+        return atari.PRESETS[agent]
     return _PRESETS[agent, env]
 
 
 def start(agent: str, env: Any) -> tuple[Any, int | None]:
     """The preset's agent and steps or, where there is none for the environment, the agent's defaults and None."""
-    from difflib import get_close_matches
-
-    known = agents.names()
-    if agent not in known:
-        close = get_close_matches(agent, known, 1)
+    if agent not in kinds():
+        close = get_close_matches(agent, kinds(), 1)
         raise YozhError(
             f"there is no agent {agent!r}; "
-            + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+            + (f"did you mean {close[0]}?" if close else f"there are {', '.join(kinds())}")
         )
-    preset = _PRESETS.get((agent, env)) if isinstance(env, str) else None
-    return (known[agent](), None) if preset is None else (preset.agent, preset.steps)
+    preset = _found(agent, env)
+    if preset is not None:
+        return preset.agent, preset.steps
+    usual = agents.names().get(agent)
+    if usual is None:
+        kind = type(atari.PRESETS[agent].agent).__name__.lower()
+        raise YozhError(
+            f"{agent} is a preset of {kind} for Atari games; {env} takes {kind}, with parts: yozh list {kind}"
+        )
+    return usual(), None
+
+
+def env_options(agent: str, env: Any) -> dict[str, Any]:
+    """The options of the environment that the preset asks for; none where there is no preset."""
+    preset = _found(agent, env)
+    return {} if preset is None else dict(preset.env_options)
+
+
+def _found(agent: str, env: Any) -> Preset | None:
+    try:
+        return find(agent, env) if isinstance(env, str) else None
+    except KeyError:
+        return None

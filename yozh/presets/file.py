@@ -16,6 +16,7 @@ def write(path: str | Path, preset: Preset, **about: Any) -> None:
     """Writes the preset as JSON, with anything else worth knowing of it. Settings that are not Yozh's own (a torso of
     yours) stand there as names, and cannot be read again."""
     held = {"steps": preset.steps, "reached": preset.reached, "source": preset.source}
+    held |= {"env_options": describe(preset.env_options)} if preset.env_options else {}
     text = json.dumps(
         {"format": FORMAT, **about, **held, "settings": describe(preset.agent)}, indent=1, allow_nan=False
     )
@@ -40,4 +41,6 @@ def read(path: str | Path) -> Preset:
         raise YozhError(f"{path}: its settings cannot be read: {error}") from None
     require(isinstance(agent, Agent), f"{path} does not describe an agent")
     require(type(steps) is int and steps > 0, f"{path}: steps must be a positive whole number, not {steps!r}")
-    return Preset(agent, steps, str(data.get("reached", "")), str(data.get("source", "")))
+    options = data.get("env_options", {})
+    require(isinstance(options, dict), f"{path}: env_options must be a mapping, not {options!r}")
+    return Preset(agent, steps, str(data.get("reached", "")), str(data.get("source", "")), options)

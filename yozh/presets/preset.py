@@ -1,4 +1,6 @@
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from yozh.core import Agent
 
@@ -15,6 +17,8 @@ class Preset:
     (Zen 5) beside another run."""
     source: str = ""
     """Where the settings come from."""
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """For the environment's own constructor."""
 
     @property
     def envs(self) -> int:

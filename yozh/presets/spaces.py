@@ -77,7 +77,7 @@ SPACE: dict[str, Range | Choice] = {
     "entropy-coefficient": Range(1e-5, 0.1, log=True),
     "max-gradient-norm": Range(0.3, 10.0, log=True),
     "epsilon.end": Range(0.01, 0.2, log=True),
-    "epsilon.fraction": Range(0.05, 0.8),
+    "epsilon.fraction": Range(0.02, 0.8),
     "target.rate": Range(1e-3, 0.1, log=True),
     "target.period": Range(100.0, 10_000.0, log=True, whole=True),
     "torso.widths": Choice(("64,64", "128,128", "256,256")),

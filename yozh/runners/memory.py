@@ -14,7 +14,7 @@ from yozh.runners import fused
 from yozh.runners.compiler import OPTIONS
 from yozh.runners.fused import Fault, Metrics, Run
 from yozh.runners.rollout import Sim, Tally
-from yozh.stores import HostReplay, Replay, guess_stack
+from yozh.stores import HostReplay, PrioritisedReplay, Replay, guess_stack
 
 LARGE = 2**28
 """Bytes of images from which on a replay lives in the host's memory, single frames for stacks."""
@@ -24,9 +24,10 @@ def for_host(agent: Agent, spec: Spec) -> HostReplay | None:
     """The replay that this agent's images ask for, or `None` where its own will do."""
     store, seen = agent.experience.store, spaces.zeros(spec.observation)
     images = [x for x in jax.tree.leaves(seen) if x.dtype == np.uint8 and x.ndim == 3]
-    if not isinstance(store, Replay) or store.capacity * sum(x.size for x in images) < LARGE:
+    if not isinstance(store, Replay | PrioritisedReplay) or store.capacity * sum(x.size for x in images) < LARGE:
         return None
-    return HostReplay(store.capacity, store.batch, store.window, stack=guess_stack(spec.observation))
+    chances = store if isinstance(store, PrioritisedReplay) else None
+    return HostReplay(store.capacity, store.batch, store.window, stack=guess_stack(spec.observation), chances=chances)
 
 
 class HostMemory:

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,11 @@ class Policy:
     """
 
     def __init__(
-        self, agent: Agent, params: PyTree, spec: Spec, env: str | None = None, *, explore: bool = False, seed: int = 0
-    ):
+        self, agent: Agent, params: PyTree, spec: Spec, env: str | None = None, *, explore: bool = False, seed: int = 0,
+        env_options: Mapping[str, Any] | None = None,
+    ):  # fmt: skip
         self.agent, self.params, self.spec, self.env = agent, params, spec, env
+        self.env_options = dict(env_options or {})
         self._explore, self._key = explore, jax.random.key(seed)
         self.reset()
 
@@ -77,6 +79,7 @@ class Policy:
     def save(self, path: str | Path) -> None:
         """Writes weights, statistics and the description of agent and spaces as one safetensors file."""
         about = {"agent": describe(self.agent), "spec": describe(self.spec), "env": self.env}
+        about |= {"env_options": self.env_options} if self.env_options else {}
         tensors = {name: np.asarray(x) for name, x in _named(self.params)}
         atomic_write(path, safetensors(tensors, {"format": FORMAT, "policy": json.dumps(about)}))
 
@@ -114,7 +117,7 @@ def load(path: str | Path, *, agent: Agent | None = None) -> Policy:
         check_header(path)
         with safe_open(str(path), framework="numpy") as file:
             names = list(file.keys())
-            agent, spec, env = _described(path, file.metadata() or {}, len(names), agent)
+            agent, spec, env, env_options = _described(path, file.metadata() or {}, len(names), agent)
             expected = _expected(path, agent, spec)
             extra = sorted(set(names) - {name for name, _ in _named(expected)})
             require(not extra, f"{path} holds tensors that its description does not ask for: {', '.join(extra[:5])}")
@@ -130,7 +133,7 @@ def load(path: str | Path, *, agent: Agent | None = None) -> Policy:
     params = jax.tree.unflatten(jax.tree.structure(expected), leaves)
     if bad := [name for name, x in _named(params) if not jnp.isfinite(x).all()]:
         warnings.warn(f"{path}: {', '.join(bad[:5])} hold numbers that are not finite", stacklevel=2)
-    return Policy(agent, params, spec, env)
+    return Policy(agent, params, spec, env, env_options=env_options)
 
 
 _DTYPES = {
@@ -160,24 +163,29 @@ def check_header(path: Path, kind: str = "policy") -> None:
     require(length <= HEADER, f"{path} is not a {kind} file: a header of {length:,} bytes is longer than any {kind}'s")
 
 
-def _described(path: Path, about: dict[str, str], tensors: int, agent: Agent | None) -> tuple[Agent, Spec, str | None]:
-    """Agent, spaces and environment that a file of so many tensors tells of."""
+def _described(path: Path, about: dict[str, str], tensors: int, agent: Agent | None) -> tuple[Agent, Spec, str | None, dict[str, Any]]:  # fmt: skip
+    """Agent, spaces, environment and its options that a file of so many tensors tells of."""
     told = about.get("format", "")
     kind = (
         "is of another version of Yozh" if told.startswith("yozh-policy-") else "holds tensors, but no policy of Yozh"
     )
     require(told == FORMAT, f"{path} {kind} (its format is {told[:40]!r}, not {FORMAT!r})")
 
-    def read() -> tuple[Any, Any, Any]:
+    def read() -> tuple[Any, Any, Any, Any]:
         text = json.loads(about["policy"])
         spec = build(text["spec"])
         # A layer has a tensor or more, so a file of few tensors has no long lists of layers.
-        return build(text["agent"], longest=max(LARGEST, tensors)) if agent is None else agent, spec, text.get("env")
+        return (
+            build(text["agent"], longest=max(LARGEST, tensors)) if agent is None else agent,
+            spec,
+            text.get("env"),
+            text.get("env_options", {}),
+        )
 
-    found, spec, env = _careful(path, read)
+    found, spec, env, env_options = _careful(path, read)
     sound = isinstance(spec, Spec) and isinstance(found, Agent) and isinstance(env, str | None)
-    require(sound, f"{path} does not describe a policy")
-    return found, spec, env
+    require(sound and isinstance(env_options, dict), f"{path} does not describe a policy")
+    return found, spec, env, env_options
 
 
 def _expected(path: Path, agent: Agent, spec: Spec) -> PyTree:

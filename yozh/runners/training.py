@@ -16,7 +16,7 @@ from yozh.agents import statistics
 from yozh.agents.base import GradientAgent
 from yozh.agents.schedules import over
 from yozh.core import Agent, BatchedEnv, YozhError, require
-from yozh.environments import make
+from yozh.environments import for_judging, make
 from yozh.networks.dead import dead_units
 from yozh.runners import evaluation
 from yozh.runners.archive import Archive
@@ -97,12 +97,14 @@ class Training:
         self.plan, self.out, self.observers = plan, out, observers
         self.eval_every = plan.eval_every or -(-plan.steps // 5)
         require(out is not None or plan.on_nan == "stop", "rolling back needs checkpoints, and these a folder: out=...")
-        streams, options = agent.experience.streams, {"workers": plan.workers} if plan.workers else {}
+        streams, own = agent.experience.streams, dict(plan.env_options)
+        options = own | ({"workers": plan.workers} if plan.workers else {})
         self.env = make(env, streams, backend=backend, **options)
         if isinstance(self.env, BatchedEnv) and not self.env.pure and for_host(agent, self.env.spec) is not None:
-            self.env = make(env, streams, backend=backend, hosted=True)  # for the replay's sake
+            self.env = make(env, streams, backend=backend, hosted=True, **options)  # for the replay's sake
         jax.eval_shape(lambda: self.agent.init(jax.random.key(0), self.env.spec))  # refuses spaces before compiling
-        self.judge = make(env, evaluation.streams(plan.eval_episodes), backend=backend)
+        self.judged = for_judging(env, own)
+        self.judge = make(env, evaluation.streams(plan.eval_episodes), backend=backend, **self.judged)
         if isinstance(self.env, BatchedEnv):
             require(
                 not plan.lag, f"lag {plan.lag} is for hosted environments; {self.env.backend} acts inside the program"
@@ -117,6 +119,7 @@ class Training:
             "backend": self.env.backend,
             "runner": type(self.runner).__name__.lower(),
             "seed": plan.seed,
+            **({"env_options": own} if own else {}),
         }
         self.env_named = isinstance(env, str)
         self.progress = Progress(due=self.eval_every)
@@ -258,7 +261,8 @@ class Training:
         return dead_units(state.net, statistics.normalise(state.statistics, seen))
 
     def _policy(self) -> Policy:
-        return Policy(self.agent, self.agent.policy(self.run.state), self.env.spec, self.about["env"])
+        params, env = self.agent.policy(self.run.state), self.about["env"]
+        return Policy(self.agent, params, self.env.spec, env, env_options=self.judged)
 
     def _checkpoint(self) -> None:
         if self.archive is not None:

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from yozh.core import AnyArray, Unroll, YozhError, require
 from yozh.stores import chunks
+from yozh.stores.chances import Chances
 from yozh.stores.columns import Column, Frames, Stack, Steps, stackable
+from yozh.stores.prioritised import PrioritisedReplay
 
 FORMAT = "yozh-replay-1"
 
@@ -22,6 +24,7 @@ Handle = tuple[Int[np.ndarray, " batch"], Int[np.ndarray, " batch"]]
 
 class HostReplay:
     """`Replay` in the host's memory, as NumPy arrays that change in place: with the same content and key it draws the same windows.
+    With `chances`, a `PrioritisedReplay` of the same sizes, it is that store's twin.
 
     With `stack` the images of the observation (uint8, 2 to 8 frames along their `"first"` or `"last"` axis) are kept as
     single frames, whatever the environment does with its stacks: 10^6 steps of 4x84x84 need 7.4 GB. Each stream has room
@@ -32,10 +35,15 @@ class HostReplay:
     is full, and written by a thread while training goes on. Not for two threads of yours at once.
     """
 
-    def __init__(self, capacity: int, batch: int, window: int = 1, *, stack: Stack | None = None, slack: float = 0.05):
+    def __init__(self, capacity: int, batch: int, window: int = 1, *, stack: Stack | None = None, slack: float = 0.05,
+                 chances: PrioritisedReplay | None = None):  # fmt: skip
         require(stack in ("first", "last", None), f"stack must be 'first', 'last' or None, not {stack!r}")
         require(slack >= 0, f"slack must not be negative, and is {slack}")
+        sizes = (capacity, batch, window)
+        fits = chances is None or sizes == (chances.capacity, chances.batch, chances.window)
+        require(fits, f"chances must have the replay's sizes {sizes}")
         self.capacity, self.batch, self.window, self.stack, self.slack = capacity, batch, window, stack, slack
+        self._chances = None if chances is None else Chances(chances)
 
     def init(self, example: Unroll) -> None:
         """Empties the store and shapes it for unrolls like the example (arrays, or only their shapes)."""
@@ -45,6 +53,8 @@ class HostReplay:
         leaves, self._shape = jax.tree_util.tree_flatten_with_path(named)
         self._example = {jax.tree_util.keystr(path): x for path, x in leaves[:-2]}
         self._columns = self._empty()
+        if self._chances is not None:
+            self._chances.init(self.streams)
         self.head = 0
         self.filled = 0
         self._chunk = max(CHUNK // sum(column.width for column in self._columns.values()), 1)
@@ -59,8 +69,11 @@ class HostReplay:
         for column, x in zip(self._columns.values(), leaves, strict=True):
             column.write(where, np.asarray(x))
         self.head, self.filled = self.head + length, min(self.filled + length, self.moments - 1)
+        lost = 0
         while not all(column.holds(self._oldest % self.moments) for column in self._columns.values()):
-            self.filled -= 1
+            self.filled, lost = self.filled - 1, lost + 1
+        if self._chances is not None:
+            self._chances.add(unroll.step, lost)
         if self._mirror is not None:
             self._write_behind(self._mirror)
 
@@ -74,7 +87,7 @@ class HostReplay:
 
     def ready(self) -> bool:
         """Whether `sample` may be called."""
-        return self.filled >= self.window
+        return self.filled >= self.window and (self._chances is None or self._chances.ready())
 
     def sample(self, key: Key[Array, ""]) -> tuple[Unroll, Handle]:
         """Windows `[window+1, batch, ...]`, and the stream and the first moment of each, `[batch]`.
@@ -82,16 +95,25 @@ class HostReplay:
         Moments are counted from the first step on. The arrays are the caller's.
         """
         require(self.ready(), f"the replay has {self.filled} transitions a stream, and a window {self.window}")
-        bits = np.asarray(jax.random.bits(key, (2, self.batch), jnp.uint32))
-        age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64)
-        stream = (bits[1] % np.uint32(self.streams)).astype(np.int64)
-        start = self.head - self.window - age
+        version, weight = _unweighted(self.batch)
+        if self._chances is None:
+            bits = np.asarray(jax.random.bits(key, (2, self.batch), jnp.uint32))
+            age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64) + self.window
+            stream = (bits[1] % np.uint32(self.streams)).astype(np.int64)
+        else:
+            place, weight = self._chances.draw(key)
+            moment, stream = np.divmod(place, self.streams)
+            age = (self.head - moment) % self.moments
+        start = self.head - age
         where = (start + np.arange(self.window + 1)[:, None]) % self.moments
         content = [column.read(where, stream) for column in self._columns.values()]
-        return jax.tree.unflatten(self._shape, [*content, *_unweighted(self.batch)]), (stream, start)
+        return jax.tree.unflatten(self._shape, [*content, version, weight]), (stream, start)
 
     def feedback(self, handle: Handle, priority: Float[AnyArray, " batch"] | None) -> None:
-        """Nothing: windows are drawn uniformly."""
+        """As `PrioritisedReplay.feedback`, with `chances`; else nothing. A handle is good until the next `add`."""
+        if self._chances is not None and priority is not None:
+            stream, start = handle
+            self._chances.feedback(start % self.moments * self.streams + stream, priority)
 
     def __len__(self) -> int:
         """Complete transitions of all streams together."""
@@ -134,7 +156,7 @@ class HostReplay:
             "filled": self.filled,
             "chunks": list(self._mirror.written.values()),
             "tail": chunks.write(folder, *self._cut(finished.stop)),
-        }
+        } | ({} if self._chances is None else {"chances": chunks.write(folder, self.head, self.head, self._chances.save())})  # fmt: skip
 
     def restore(self, folder: Path, about: dict[str, Any]) -> None:
         """Takes in what `save` wrote there, and mirrors to that folder from now on. Call `init` before.
@@ -155,6 +177,8 @@ class HostReplay:
             for i, column in enumerate(columns.values()):
                 mine = {name.partition(".")[2]: x for name, x in tensors.items() if name.startswith(f"{i}.")}
                 column.paste(where, mine)
+        if self._chances is not None:
+            self._chances.restore(chunks.read(folder, about["chances"]))
         self._columns, self._chunk = columns, about["chunk"]
         self.head, self.filled = about["head"], about["filled"]
         written = {piece["start"] // self._chunk: piece for piece in about["chunks"]}
@@ -166,7 +190,9 @@ class HostReplay:
         if self._mirror is not None and self._mirror.folder == folder:
             self._mirror.wait()
             own = list(self._mirror.written.values())
-        pieces = [piece for about in keep for piece in (*about["chunks"], about["tail"])]
+        pieces = [
+            p for about in keep for p in (*about["chunks"], *(about[k] for k in ("tail", "chances") if k in about))
+        ]
         chunks.sweep(folder, [piece["file"] for piece in (*pieces, *own)])
 
     def _empty(self) -> dict[str, Column]:
@@ -184,7 +210,8 @@ class HostReplay:
 
     @property
     def _about(self) -> dict[str, str]:
-        return {name: column.about for name, column in self._columns.items()}
+        columns = {name: column.about for name, column in self._columns.items()}
+        return columns | ({} if self._chances is None else {"chances": self._chances.store.kind})
 
     @property
     def _oldest(self) -> int:

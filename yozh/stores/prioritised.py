@@ -60,8 +60,10 @@ class PrioritisedReplay(Store):
     """Transitions that are learnt from; windows are drawn unless all of these begin at last steps."""
 
     def __check_init__(self) -> None:
+        # as Python's number: a store is made within traced code too, where comparing arrays is no answer
         require(
-            not concrete(self.alpha) or 0 <= self.alpha <= 1, lambda: f"replay.alpha lies in [0, 1], not {self.alpha}"
+            not concrete(self.alpha) or 0 <= float(self.alpha) <= 1,
+            lambda: f"replay.alpha lies in [0, 1], not {self.alpha}",
         )
         kinds = ("proportional", "rank")
         require(self.kind in kinds, f"replay.kind must be one of {', '.join(kinds)}, not {self.kind!r}")
@@ -101,6 +103,13 @@ class PrioritisedReplay(Store):
         largest = jnp.maximum(state.largest, priority.max())
         state = self._write(state, handle, jnp.where(state.masses[handle] > 0, priority, 0.0), once)
         return eqx.tree_at(lambda s: s.largest, state, largest)
+
+    def forget(self, state: Priorities) -> Priorities:
+        """Without the oldest transition of every stream: where steps are kept elsewhere, these may go before their time."""
+        streams = jnp.arange(state.ring.streams, dtype=jnp.int32)
+        place = (state.ring.head - state.ring.filled) % state.ring.moments * state.ring.streams + streams
+        state = eqx.tree_at(lambda s: s.ring.filled, state, state.ring.filled - 1)
+        return self._write(state, place, jnp.zeros(place.shape), jnp.ones(place.shape, bool))
 
     def _admit(self, state: Priorities, ring: Ring, length: int) -> Priorities:
         """Follows a ring that grew by `length` moments: windows that are complete now enter, those written over leave."""

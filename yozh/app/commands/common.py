@@ -10,6 +10,9 @@ from yozh.app.text import positive, whole
 AGENT = "--agent."
 """How the name of a hyper-parameter begins."""
 
+ENV = "--env."
+"""How the name of an option of the environment begins."""
+
 
 class Refused(Exception):
     """The command line itself is wrong."""
@@ -43,6 +46,19 @@ def _not_negative(text: str) -> int:
 
 count = number(positive, "a positive whole number")
 seed = number(_not_negative, "a whole number from 0")
+
+
+def option(text: str) -> Any:
+    """The value of an environment's option: true, false, none, a number, or else the text itself."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for read in (whole, float):
+        try:
+            return read(text)
+        except (ValueError, OverflowError):
+            continue
+    return text
 
 
 def need(options: argparse.Namespace, command: str, *names: str, example: str) -> None:

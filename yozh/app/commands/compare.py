@@ -15,7 +15,12 @@ def add(parser: Parser) -> None:
         help="the report; figures beside it, as .json (compare.html)",
     )
     add("--normalise", metavar="HOW", default="minmax", help="scores over environments: minmax, human, none (minmax)")
-    add("--references", metavar="FILE", type=Path, help='for human: JSON, {"Env-v0": {"random": 1.0, "human": 30.0}}')
+    add(
+        "--references",
+        metavar="FILE",
+        type=Path,
+        help='for human, of other environments than the 57 Atari games: JSON, {"Env-v0": {"random": 1.0, "human": 30.0}}',
+    )
 
 
 def run(options: argparse.Namespace) -> int:

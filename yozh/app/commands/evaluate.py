@@ -1,7 +1,10 @@
 import argparse
 from pathlib import Path
 
-from yozh.app.commands.common import Parser, count, need, print_evaluation, seed
+from yozh.app.commands.common import ENV, Parser, count, need, print_evaluation, seed
+
+ENV_OPTIONS = True
+"""Takes `--env.NAME VALUE`."""
 
 
 def add(parser: Parser) -> None:
@@ -10,11 +13,13 @@ def add(parser: Parser) -> None:
     add("env", metavar="ENV", nargs="?", help="an environment's id (the one it was trained in)")
     add("--episodes", type=count, default=100, metavar="N", help="(100)")
     add("--seed", type=seed, default=1, metavar="S", help="(1)")
+    add(f"{ENV}NAME", dest="_", metavar="VALUE", help="an option of the environment (as trained)")
 
 
 def run(options: argparse.Namespace) -> int:
     need(options, "evaluate", "policy", example="yozh evaluate runs/lander")
     import yozh
 
-    print_evaluation(yozh.evaluate(options.policy, options.env, episodes=options.episodes, seed=options.seed))
+    asked = dict(episodes=options.episodes, seed=options.seed, env_options=options.env_options)
+    print_evaluation(yozh.evaluate(options.policy, options.env, **asked))
     return 0

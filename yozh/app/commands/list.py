@@ -1,6 +1,7 @@
 import argparse
+import dataclasses
 
-from yozh.app.commands.common import AGENT, Parser, Refused
+from yozh.app.commands.common import AGENT, ENV, Parser, Refused
 from yozh.app.commands.train import starting_point
 from yozh.app.text import near
 
@@ -21,11 +22,12 @@ def run(options: argparse.Namespace) -> int:
 
 def show_agent(name: str, env: str | None) -> int:
     """What an agent is, and every setting with its value and its meaning."""
-    from yozh import agents
-    from yozh.app.options import options
+    from yozh import presets
+    from yozh.app.options import docstrings, options
+    from yozh.environments import atari
 
-    if name not in agents.names():
-        raise Refused(f"there is no agent or list {name!r}.{near(name, [*agents.names(), *LISTS])}")
+    if name not in presets.kinds():
+        raise Refused(f"there is no agent or list {name!r}.{near(name, [*presets.kinds(), *LISTS])}")
     agent, steps = starting_point(name, env)
     if env:
         print(
@@ -37,6 +39,11 @@ def show_agent(name: str, env: str | None) -> int:
     width = max(len(AGENT + row.name) for row in rows)
     for row in rows:
         print(f"  {AGENT + row.name:<{width}}  {row.value:<12}  {row.doc}".rstrip())
+    if env is not None and atari.is_game(env):
+        print("\nOptions of the environment:")
+        now = dataclasses.asdict(atari.Options()) | presets.env_options(name, env)
+        for option, doc in docstrings(atari.Options).items():
+            print(f"  {ENV + option.replace('_', '-'):<{width}}  {str(now[option]).lower():<12}  {doc}")
     return 0
 
 

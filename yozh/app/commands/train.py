@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from yozh.app.commands import observing
-from yozh.app.commands.common import AGENT, Parser, Refused, count, need, print_evaluation, say, seed
+from yozh.app.commands.common import AGENT, ENV, Parser, Refused, count, need, print_evaluation, say, seed
 from yozh.app.text import near
 
 SETTINGS = True
 """Takes `--agent.FIELD VALUE`."""
+
+ENV_OPTIONS = True
+"""Takes `--env.NAME VALUE`."""
 
 
 def add(parser: Parser) -> None:
@@ -46,6 +49,7 @@ def add(parser: Parser) -> None:
     observing.add(parser)
     add("--quiet", action="store_true", help="no progress, only the result")
     add(f"{AGENT}FIELD", dest="_", metavar="VALUE", help="a hyper-parameter: --agent.learning-rate 6e-4")
+    add(f"{ENV}NAME", dest="_", metavar="VALUE", help="an option of the environment: --env.max-episode-steps 500")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,12 +63,14 @@ def run(options: argparse.Namespace) -> int:
     if not options.preset:
         need(options, "train", "agent", "env", example="yozh train dqn LunarLander-v3")
     import yozh
+    from yozh.app.face import options_asked
     from yozh.app.folder import claim, free
     from yozh.app.options import override
     from yozh.app.progress import Progress
 
     agent, steps = from_preset(options) if options.preset else starting_point(options.agent, options.env)
     agent, steps = override(agent, options.settings), options.steps or steps
+    env_options = dict(options_asked(options.preset or options.agent, options.env, options.env_options))
     if steps is None:
         from yozh import presets
 
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.seeds or options.jobs:
         observing.refuse(options, "is for one run, not for --seeds")
-        return train_seeds(options, agent, steps)
+        return train_seeds(options, agent, steps, env_options)
     name = f"{options.env}-{options.agent}-{options.seed}".replace("/", "-").replace(":", "-")
     out = claim(options.out) if options.out else free(Path("runs") / name)
     progress = None if options.quiet else Progress()
@@ -90,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 envs=options.envs,
                 backend=options.backend,
+                env_options=env_options,
                 out=out,
                 eval_every=options.eval_every,
                 eval_episodes=options.eval_episodes,
@@ -128,7 +135,7 @@ def finish(out: Path, progress: Any, training: Any) -> int:
     return 0
 
 
-def train_seeds(options: argparse.Namespace, agent: Any, steps: int) -> int:
+def train_seeds(options: argparse.Namespace, agent: Any, steps: int, env_options: dict[str, Any]) -> int:
     """Trains a group of seeds and says what came of it."""
     if options.seeds is None:
         raise Refused("--jobs is for several seeds: give --seeds N as well")
@@ -144,6 +151,7 @@ def train_seeds(options: argparse.Namespace, agent: Any, steps: int) -> int:
         steps=steps,
         envs=options.envs,
         backend=options.backend,
+        env_options=env_options,
         eval_every=options.eval_every,
         eval_episodes=options.eval_episodes,
         checkpoint_every=options.checkpoint_every,
@@ -177,8 +185,8 @@ def from_preset(options: argparse.Namespace) -> tuple[Any, int]:
 
 def starting_point(name: str, env: str | None) -> tuple[Any, int | None]:
     """The preset's agent and steps, or the agent's defaults."""
-    from yozh import agents, presets
+    from yozh import presets
 
-    if name not in agents.names():
-        raise Refused(f"there is no agent {name!r}.{near(name, agents.names())}")
+    if name not in presets.kinds():
+        raise Refused(f"there is no agent {name!r}.{near(name, presets.kinds())}")
     return presets.start(name, env)

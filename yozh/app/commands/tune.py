@@ -1,12 +1,15 @@
 import argparse
 from pathlib import Path
 
-from yozh.app.commands.common import AGENT, Parser, Refused, count, need, number
+from yozh.app.commands.common import AGENT, ENV, Parser, Refused, count, need, number
 from yozh.app.commands.train import starting_point
 from yozh.app.stops import duration
 
 SETTINGS = True
 """Takes `--agent.FIELD VALUE`."""
+
+ENV_OPTIONS = True
+"""Takes `--env.NAME VALUE`."""
 
 
 def add(parser: Parser) -> None:
@@ -23,6 +26,7 @@ def add(parser: Parser) -> None:
     add("--timeout", type=number(duration, "a duration such as 90s, 30m or 1h30m"), metavar="TIME", help="go on for no longer: 30m")  # fmt: skip
     add("--eval-episodes", type=count, default=100, metavar="N", help="of each final evaluation (100)")
     add("--backend", metavar="B", help="what runs the environment: jax, envpool, gymnasium (the fastest that has it)")
+    add(f"{ENV}NAME", dest="_", metavar="VALUE", help="an option of the environment: --env.max-episode-steps 500")
     add("--quiet", action="store_true", help="no line for each trial, only the result")
 
 
@@ -53,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         eval_episodes=options.eval_episodes,
         backend=options.backend,
+        env_options=options.env_options,
         tell=None if options.quiet else lambda line: print(line, flush=True),
     )
     print(f"best mean return {tuned.mean_return:.4g} of {tuned.trials} trials, each of {options.seeds} runs")

@@ -7,6 +7,7 @@ from yozh.app.doctor.findings import Diagnosis, Finding, Findings
 from yozh.app.doctor.patience import Broken, Hung, Patience
 from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
 from yozh.environments import make, registry
+from yozh.environments.atari import is_game
 from yozh.environments.batched import Vectorised
 from yozh.environments.gymnasium import GymnasiumHost, maker
 from yozh.environments.host import AsHost
@@ -43,7 +44,8 @@ def _examine(env: Any, findings: Findings, backend: str | None, steps: int, envs
             return "gymnasium", "nothing could be run"
         return "gymnasium", streams.examine(host, findings, steps=steps, seed=seed)
     if isinstance(env, str):
-        if next((b for b in registry.BACKENDS if backend in (None, b) and registry.has(b, env)), None) == "gymnasium":
+        runs = next((b for b in registry.BACKENDS if backend in (None, b) and registry.has(b, env)), None)
+        if runs == "gymnasium" and not is_game(env):
             return "gymnasium", raw.examine(_constructor(env), findings, steps=steps, envs=envs, seed=seed)
         env = make(env, envs, backend=backend, hosted=True)
     elif callable(env) and not isinstance(env, BatchedEnv | HostEnv | Env):
