@@ -61,11 +61,11 @@ class Small:
     """Whether it learns what observations are worth."""
 
 
-NATURAL = dict(torso=NET, streams=4, length=8, epochs=2, minibatches=2, solver_steps=5, max_gradient_norm=0.1,
+NATURAL = dict(damping=0.01, torso=NET, streams=4, length=8, epochs=2, minibatches=2, solver_steps=2, max_gradient_norm=0.1,
                normalise_observations=True, scale_rewards=True)  # fmt: skip
 NATURAL_STRUCTURE = {
     "estimator": NStep(3), "torso": Auto((8,)), "core": LSTM(8), "squash": True, "reward": Clipped(0.5),
-    "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True, "solver_steps": 2,
+    "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True, "solver_steps": 5,
     "thin": 2, "epochs": 3, "minibatches": 4, "streams": 8, "length": 16,
 }  # fmt: skip
 
@@ -98,7 +98,7 @@ SMALL: dict[str, Small] = {
         MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
     ),
     "npg": Small(
-        NPG(delta=0.02, learning_rate=Linear(1e-2, 0.0), **NATURAL),
+        NPG(learning_rate=Linear(1e-2, 0.0), **NATURAL),
         NATURAL_STRUCTURE,
         NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
         refused={"shared": True},
@@ -148,7 +148,7 @@ SMALL: dict[str, Small] = {
         room={"horizon": 20}, moves=6, stores_policy=False, values=False, medley={"streams": 512, "length": 4, "sigma": 0.1},
     ),
     "trpo": Small(
-        TRPO(delta=0.05, learning_rate=Linear(1e-2, 0.0), shrink=0.5, tries=3, **NATURAL),
+        TRPO(learning_rate=Linear(1e-2, 0.0), shrink=0.5, tries=3, **NATURAL),
         NATURAL_STRUCTURE | {"tries": 1},
         TRPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
         refused={"shared": True},
