@@ -37,6 +37,9 @@ ATARI, X = "yozh/environments/atari.py", "tests/test_atari.py::"
 OPTIMISERS, Y = "yozh/agents/optimisers.py", "tests/test_parts.py::"
 TU = "tests/test_tune.py::"
 HOST, K = "yozh/stores/host.py", "tests/test_host_replay.py::"
+EPISODES, ESTIMATORS, REINFORCE = "yozh/stores/episodes.py", "yozh/agents/estimators.py", "yozh/agents/reinforce.py"
+ES, DIRECTIONS = "yozh/agents/es.py", "yozh/agents/directions.py"
+Z, ZE = "tests/test_episodes.py::", "tests/test_es.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -293,6 +296,28 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/app/scene.py", "functools.partial(make, **options)", "functools.partial(make)",
      "tests/test_watch.py::test_options_of_the_environment_are_seen"),
     (OPTIMISERS, "leaf(0.01 / 32**2)", "leaf(0.01 / 32)", X + "test_published_settings"),
+    (EPISODES, " & ~state.closed[None]", "", Z + "test_first_whole_episode_of_each_stream[2-9]"),
+    (EPISODES, "place >= self.longest", "place > self.longest", Z + "test_first_whole_episode_of_each_stream[2-4]"),
+    (EPISODES, "step.last | beyond", "step.last", Z + "test_first_whole_episode_of_each_stream[2-9]"),
+    (EPISODES, "jnp.where(beyond, 0.0, step.reward)", "step.reward", Z + "test_first_whole_episode_of_each_stream[2-9]"),
+    (EPISODES, "return self.sever(state)", "return state", Z + "test_first_whole_episode_of_each_stream[2-9]"),
+    (EPISODES, "(none, none, none", "(state.opened, none, none", Z + "test_a_broken_off_episode_is_begun_again"),
+    (ESTIMATORS, "to_go[:1]", "to_go[-1:]", Z + "test_the_estimators_by_hand"),
+    (ESTIMATORS, "target - self.baseline(", "target + self.baseline(", Z + "test_the_estimators_by_hand"),
+    (ESTIMATORS, "ratio is None else ratio", "ratio is None else jnp.ones_like(ratio)", Z + "test_vtrace_looks_at_the_ratio"),
+    (ESTIMATORS, "weighted_mean(target, weight)", "jnp.mean(target)",
+     Z + "test_weighted_mean_of_a_baseline_leaves_out_what_does_not_count"),
+    (REINFORCE, "weight / weight.shape[1]", "weight / weight.shape[0]", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
+    (REINFORCE, "psi * self.gamma **", "psi * 1.0 **", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
+    (REINFORCE, "loss if self.fit is not None else loss +", "loss +", Z + "test_a_fitted_value_leaves_the_policy_alone"),
+    (REINFORCE, "fit.optimiser, state.critic, state,", "fit.optimiser, state.optimiser, state,",
+     Z + "test_a_fitted_value_leaves_the_policy_alone"),
+    (DIRECTIONS, "(level - 1.0) / 2.0", "0.0", ZE + "test_ranks_by_hand"),
+    (DIRECTIONS, "best[None] > best[:, None]", "best[None] < best[:, None]", ZE + "test_top_by_hand"),
+    (DIRECTIONS, "(scores - scores[0])", "scores", ZE + "test_differences_by_hand"),
+    (DIRECTIONS, "[half, -half]", "[half, half]", ZE + "test_members_act_with_weights_of_their_own"),
+    (ES, "lambda x: x[member]", "lambda x: x[: len(member)]", ZE + "test_each_stream_is_one_member_even_where_streams_are_split"),
+    (ES, "- jnp.dot(batch, weights)", "+ jnp.dot(batch, weights)", ZE + "test_a_linear_policy_is_found[ars]"),
 ]  # fmt: skip
 
 

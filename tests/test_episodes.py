@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contract import NET, train
-from yozh.agents import A2C, PPO, REINFORCE
+from tests.contract import NET, cartpole, train
+from yozh.agents import A2C, PPO, REINFORCE, VPG
 from yozh.agents.estimators import GAE, Mean, Nothing, NStep, RewardToGo, TotalReturn, Value, VTrace
+from yozh.agents.reinforce import Regression
 from yozh.core import Spec, TimeStep, Unroll, YozhError
 from yozh.environments import make, probes
 from yozh.losses import weighted_mean
@@ -163,6 +164,21 @@ def test_the_gradient_is_that_of_the_weighted_cross_entropy():
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
+def test_a_fitted_value_leaves_the_policy_alone():
+    """However long it is fitted, the policy takes its one step; and the longer, the better the fit."""
+    found = []
+    for epochs in (1, 60):
+        agent = VPG(torso=NET, streams=4, length=8, horizon=40, fit=Regression(epochs, 1e-2))
+        run, metrics = train(agent, cartpole(agent), 5)
+        assert int(metrics.updates) == 1
+        found.append((run.state.net, float(metrics.report["value_loss"])))
+    (one, worse), (two, better) = found
+    for part in ("actor", "policy"):
+        for a, b in zip(jax.tree.leaves(getattr(one, part)), jax.tree.leaves(getattr(two, part)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert better < 0.7 * worse
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(YozhError, match="a2c: TotalReturn needs whole episodes"):
         A2C(estimator=TotalReturn())
@@ -170,6 +186,10 @@ def test_what_cannot_work_is_refused():
         PPO(estimator=RewardToGo())
     with pytest.raises(YozhError, match="lam lies in"):
         VTrace(1.5)
+    with pytest.raises(YozhError, match="vpg: there is no value to fit"):
+        VPG(estimator=RewardToGo())
+    with pytest.raises(YozhError, match="vpg: a value that is fitted apart"):
+        VPG(shared=True)
     endless = Spec(Box((3,)), Discrete(2))
     with pytest.raises(YozhError, match="nothing says that this environment's end"):
         REINFORCE().init(jax.random.key(0), endless)

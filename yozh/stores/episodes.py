@@ -44,7 +44,7 @@ class Episodes(Store):
     def add(self, state: Collected, unroll: Unroll) -> Collected:
         times = jnp.arange(len(unroll.step.reward), dtype=jnp.int32)[:, None]
         final = len(times) - 1
-        begins = jnp.where(state.opened, 0, _first(unroll.step.first & (times < final), final + 1))
+        begins = jnp.where(state.opened, 0, _first(unroll.step.first, final + 1))
         place = jnp.where(state.opened, state.length, 0)[None] + times - begins[None]
         over = unroll.step.last | (place >= self.longest)
         ends = _first(over & (times >= begins[None]), final)
