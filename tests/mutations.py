@@ -28,6 +28,8 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
+G, L = "tests/test_gradient.py::", "tests/test_least_squares.py::"
+STUDY = "yozh/studies/"
 
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -206,6 +208,38 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (TABULAR + "control.py", "(look_t.q @ look_t.policy)", "look_t.q.max(-1)", T + "test_control_finds_its_fixed_point"),
     (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
      T + "test_illegal_actions_are_never_bootstrapped_from"),
+    (TABULAR + "gradient.py", "each = np.einsum(\"ab,sd->sabd\"", "each = 2 * np.einsum(\"ab,sd->sabd\"",
+     G + "test_the_theorem_is_the_gradient_of_the_linear_solve"),
+    (TABULAR + "gradient.py", "gamma * p.T, np", "gamma * p, np", G + "test_occupancy_is_the_sum_over_time"),
+    (TABULAR + "gradient.py", "np.where(self.legal, self.features @ theta, -np.inf)", "self.features @ theta",
+     G + "test_the_theorem_is_the_gradient_of_the_linear_solve"),
+    (TABULAR + "gradient.py", "self.chances(theta), self.features)[:, None]", "self.chances(theta) ** 2, self.features)[:, None]",
+     G + "test_any_baseline_of_the_state_leaves_the_expectation"),
+    (TABULAR + "gradient.py", "self.q - self.value[:, None]", "self.q + self.value[:, None]",
+     G + "test_value_action_value_and_advantage"),
+    (TABULAR + "gradient.py", "value, 1.0) - worth, 0.0)", "value, 1.0), 0.0)", G + "test_the_average_reward_and_its_gradient"),
+    (TABULAR + "gradient.py", "policy.chances(theta), score, score)", "policy.chances(theta) ** 2, score, score)",
+     G + "test_the_natural_gradient_does_not_depend_on_the_parameters"),
+    (TABULAR + "estimates.py", "[jnp.ones_like(x[:1]), x[:-1]]), 0)", "[x[:-1], jnp.ones_like(x[:1])]), 0)", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "s.weight_tm1 * _go(s)[:1]", "_go(s)[:1] + 0 * s.weight_tm1", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "weighted_mean(go, s.weight_tm1)", "jnp.mean(go)", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "(_go(s) - s.value_tm1)", "(_go(s) - s.q_tm1)", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "s.discount_t, lam, s.value_tm1", "s.discount_t, 1.0, s.value_tm1", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "1.0, s.value_t, k)", "1.0, s.value_t, k + 1)", G + "test_estimates_as_written_out"),
+    (TABULAR + "estimates.py", "weight = _before(went.discount_t)", "weight = jnp.ones_like(went.reward_t)",
+     G + "test_sessions_begin_at_the_beginning_and_end_once"),
+    (TABULAR + "estimates.py", "return _before(s.discount_t) * (s.q_tm1 - s.value_tm1)", "return s.q_tm1 - s.value_tm1",
+     S + "test_its_numbers_hold[ladder]"),
+    (TABULAR + "least_squares.py", "np.sqrt(1 + x @ along)", "np.sqrt(2 + x @ along)", L + "test_the_fit_solves_the_normal_equations"),
+    (TABULAR + "least_squares.py", "gamma * self.follows @ value", "self.follows @ value", L + "test_the_fit_solves_the_normal_equations"),
+    (TABULAR + "least_squares.py", "np.where(mdp.terminal, 0.0, chances)", "np.where(mdp.terminal, chances, 0.0)",
+     L + "test_one_hot_features_make_it_exact_value_iteration"),
+    (TABULAR + "least_squares.py", "+ bonus, ceiling)", ", ceiling) + bonus", L + "test_bonus_and_ceiling_come_before_the_largest"),
+    (TABULAR + "least_squares.py", "beta * np.sqrt(", "0 * beta * np.sqrt(", L + "test_optimism_solves_the_sea"),
+    (TABULAR + "problems.py", "max(column + (1 if goes else -1), 0)", "max(column + (1 if goes else -1), 1)",
+     L + "test_the_sea_as_a_table_is_the_environment"),
+    (STUDY + "natural_gradient.py", "STAY = np.array([0.8, 0.1])", "STAY = np.array([0.7, 0.1])", S + "test_its_numbers_hold[natural_gradient]"),
+    (STUDY + "deep_sea.py", "if row == ROW:", "if row == 2 * ROW:", S + "test_its_numbers_hold[deep_sea]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
 ]  # fmt: skip
 

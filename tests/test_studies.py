@@ -7,11 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yozh.studies import deadly_triad, maximisation_bias, n_step_u, study
+from yozh.studies import deadly_triad, deep_sea, ladder, maximisation_bias, n_step_u, natural_gradient, study
 from yozh.studies.study import Check, Outcome, near
 
-STUDIES = {"deadly_triad": (deadly_triad, []), "maximisation_bias": (maximisation_bias, ["--repetitions", "600"]),
-           "n_step_u": (n_step_u, ["--repetitions", "60"])}  # fmt: skip
+STUDIES = {
+    "deadly_triad": (deadly_triad, None),
+    "deep_sea": (deep_sea, 1),
+    "ladder": (ladder, 20_000),
+    "maximisation_bias": (maximisation_bias, 600),
+    "n_step_u": (n_step_u, 500),
+    "natural_gradient": (natural_gradient, None),
+}
+"""With fewer repetitions than they have by themselves."""
+SMALLER = {"deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
+LONG = {"n_step_u"}
 
 
 def test_every_study_is_tried():
@@ -19,13 +28,16 @@ def test_every_study_is_tried():
     assert found == set(STUDIES)
 
 
-@pytest.mark.parametrize("name", ["deadly_triad", "maximisation_bias"])
-def test_its_numbers_hold(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
-    module, arguments = STUDIES[name]
-    code = study.main(name, module.run, 1 if arguments else None, [*arguments, "--out", str(tmp_path)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in STUDIES])
+def test_its_numbers_hold(name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    module, repetitions = STUDIES[name]
+    for constant, value in SMALLER.get(name, {}).items():
+        monkeypatch.setattr(module, constant, value)
+    arguments = [] if repetitions is None else ["--repetitions", str(repetitions)]
+    code = study.main(name, module.run, repetitions, [*arguments, "--out", str(tmp_path)])
     said = capsys.readouterr().out
     assert code == 0, said
-    assert said.count(": holds") >= 6 and f"picture: {tmp_path / name}.svg" in said
+    assert said.count(": holds") >= 3 and f"picture: {tmp_path / name}.svg" in said
     assert (tmp_path / f"{name}.svg").read_text().count("<svg") == 1
 
 
@@ -40,11 +52,6 @@ def test_the_u_of_n():
     np.testing.assert_allclose(best, [*n_step_u.KNOWN.values()], atol=0.025)
     assert best.argmin() in (1, 2) and (np.diff(best[2:]) > 0).all()
     assert [n_step_u.ALPHAS[i] for i in few().argmin(1)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.1, 0.05], abs=0.11)
-
-
-@pytest.mark.slow
-def test_the_u_of_n_within_a_hundredth(tmp_path: Path):
-    assert study.main("n_step_u", n_step_u.run, 500, ["--out", str(tmp_path)]) == 0
 
 
 def test_what_does_not_hold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture):
