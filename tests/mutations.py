@@ -28,7 +28,7 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
-G, L = "tests/test_gradient.py::", "tests/test_least_squares.py::"
+G, L, K = "tests/test_gradient.py::", "tests/test_least_squares.py::", "tests/test_bank.py::"
 STUDY = "yozh/studies/"
 
 
@@ -208,8 +208,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (TABULAR + "control.py", "(look_t.q @ look_t.policy)", "look_t.q.max(-1)", T + "test_control_finds_its_fixed_point"),
     (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
      T + "test_illegal_actions_are_never_bootstrapped_from"),
-    (TABULAR + "gradient.py", "each = np.einsum(\"ab,sd->sabd\"", "each = 2 * np.einsum(\"ab,sd->sabd\"",
-     G + "test_the_theorem_is_the_gradient_of_the_linear_solve"),
+    (TABULAR + "gradient.py", "each = np.einsum(", "each = 2 * np.einsum(", G + "test_a_linear_policy_has_weights_for_each_action"),
     (TABULAR + "gradient.py", "gamma * p.T, np", "gamma * p, np", G + "test_occupancy_is_the_sum_over_time"),
     (TABULAR + "gradient.py", "np.where(self.legal, self.features @ theta, -np.inf)", "self.features @ theta",
      G + "test_the_theorem_is_the_gradient_of_the_linear_solve"),
@@ -240,6 +239,15 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
      L + "test_the_sea_as_a_table_is_the_environment"),
     (STUDY + "natural_gradient.py", "STAY = np.array([0.8, 0.1])", "STAY = np.array([0.7, 0.1])", S + "test_its_numbers_hold[natural_gradient]"),
     (STUDY + "deep_sea.py", "if row == ROW:", "if row == 2 * ROW:", S + "test_its_numbers_hold[deep_sea]"),
+    ("yozh/environments/bank.py", "(state.lent < self.budget)", "(state.lent <= self.budget)", K + "test_nobody_gets_money_that_is_not_there"),
+    ("yozh/environments/bank.py", "self.weights @ state.client + self.bias)", "self.weights @ state.client)", K + "test_chances_of_paying_back"),
+    ("yozh/environments/bank.py", "jnp.where(over, profit, 0.0)", "jnp.where(over, gain, 0.0)",
+     K + "test_payment_by_step_and_by_month_are_the_same_money"),
+    ("yozh/environments/bank.py", "value[n - 1, 1:], gain + value[n - 1, :-1])", "value[n - 1, 1:], gain + value[n - 1, 1:])",
+     K + "test_the_equations_as_written_out"),
+    ("yozh/environments/bank.py", "value[n - 1, money] - value[n - 1, money - 1])", "0 * value[n - 1, money])",
+     K + "test_the_best_policy_earns_what_the_equations_say[3]"),
+    (STUDY + "bank.py", "update(-gradient, state)", "update(gradient, state)", S + "test_its_numbers_hold[bank]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
 ]  # fmt: skip
 

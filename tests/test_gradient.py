@@ -70,6 +70,15 @@ def test_value_action_value_and_advantage(name: str):
     np.testing.assert_allclose(mdp.start @ (evaluate(mdp, other, gamma) - judged.value), gain, atol=1e-10)
 
 
+def test_a_linear_policy_has_weights_for_each_action():
+    x, theta = RNG.normal(size=(5, 2)), RNG.normal(size=6)
+    policy = Softmax.linear(RANDOM, x)
+    np.testing.assert_allclose(policy.features @ theta, x @ theta.reshape(3, 2).T)
+    assert policy.size == 6 and Softmax.table(RANDOM).size == 15 and policy.chances(theta)[0, 1] == 0
+    with pytest.raises(YozhError, match=r"features are \[S, d\], with S = 5"):
+        Softmax.linear(RANDOM, x[:4])
+
+
 def test_occupancy_is_the_sum_over_time():
     mdp, gamma = RANDOM, 0.9
     policy = Softmax.table(mdp).chances(RNG.normal(size=15))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yozh.studies import deadly_triad, deep_sea, ladder, maximisation_bias, n_step_u, natural_gradient, study
+from yozh.studies import bank, deadly_triad, deep_sea, ladder, maximisation_bias, n_step_u, natural_gradient, study
 from yozh.studies.study import Check, Outcome, near
 
 STUDIES = {
+    "bank": (bank, 3),
     "deadly_triad": (deadly_triad, None),
     "deep_sea": (deep_sea, 1),
     "ladder": (ladder, 20_000),
@@ -20,7 +21,7 @@ STUDIES = {
 }
 """With fewer repetitions than they have by themselves."""
 SMALLER = {"deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
-LONG = {"n_step_u"}
+LONG = {"bank", "n_step_u"}
 
 
 def test_every_study_is_tried():
