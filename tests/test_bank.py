@@ -11,7 +11,6 @@ from yozh.core import YozhError
 from yozh.environments import make
 from yozh.environments.bank import Bank
 
-
 RESET = jax.jit(jax.vmap(lambda bank, key: bank.reset(key), (None, 0)))
 STEP = jax.jit(jax.vmap(lambda bank, state, action, key: bank.step(state, action, key), (None, 0, 0, 0)))
 

@@ -17,6 +17,7 @@ from yozh.tabular import (
     estimates,
     evaluate,
     fisher,
+    generalised_advantage,
     gradient,
     natural_gradient,
     occupancy,
@@ -250,3 +251,23 @@ def test_sessions_begin_at_the_beginning_and_end_once():
         assert length[b] == (ended[0] + 1 if len(ended) else 30)
     np.testing.assert_allclose(s.value_tm1[3], JUDGED.value[went.state_tm1[3]], rtol=1e-6)
     np.testing.assert_allclose(s.value_t[3], JUDGED.value[went.state_t[3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_mean_and_variance_of_generalised_advantages(lam: float):
+    """Against sessions, with values that are wrong; and where these are right, the mean is the advantage."""
+    wrong = np.array([1.0, -2.0, 3.0, 0.0])
+    mean, variance = generalised_advantage(MDP3, CHANCES, wrong, GAMMA, lam)
+
+    def first(key: jax.Array) -> tuple[jax.Array, ...]:
+        went, s = sessions(MDP3, CHANCES, GAMMA, wrong, JUDGED.q, steps=40, batch=40_000, key=key)
+        return went.state_tm1[0], went.action_tm1[0], estimates.generalised(lam)(s)[0]
+
+    state, action, found = (np.asarray(x) for x in jax.jit(first)(jax.random.key(0)))
+    for s, a in itertools.product(range(3), range(2)):
+        here = found[(state == s) & (action == a)].astype(float)
+        np.testing.assert_allclose(here.mean(), mean[s, a], atol=4 * here.std() / np.sqrt(len(here)))
+        np.testing.assert_allclose(here.var(), variance[s, a], rtol=0.15)
+    right, _ = generalised_advantage(MDP3, CHANCES, JUDGED.value, GAMMA, lam)
+    np.testing.assert_allclose(right, JUDGED.advantage, atol=1e-10)
+    assert np.abs(mean[:3] - JUDGED.advantage[:3]).max() > 0.5

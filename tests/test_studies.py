@@ -7,17 +7,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yozh.studies import bank, deadly_triad, deep_sea, ladder, maximisation_bias, n_step_u, natural_gradient, study
+from yozh.studies import (
+    bank,
+    credit,
+    deadly_triad,
+    deep_sea,
+    entropy,
+    gae_map,
+    ladder,
+    maximisation_bias,
+    n_step_u,
+    natural_gradient,
+    staleness,
+    study,
+)
 from yozh.studies.study import Check, Outcome, near
 
 STUDIES = {
     "bank": (bank, 3),
+    "credit": (credit, 4000),
     "deadly_triad": (deadly_triad, None),
     "deep_sea": (deep_sea, 1),
+    "entropy": (entropy, 200),
+    "gae_map": (gae_map, None),
     "ladder": (ladder, 20_000),
     "maximisation_bias": (maximisation_bias, 600),
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),
+    "staleness": (staleness, None),
 }
 """With fewer repetitions than they have by themselves."""
 SMALLER = {"deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}

@@ -58,7 +58,9 @@ class Bank(Env):
         back = jax.random.bernoulli(pays, jax.nn.sigmoid(self.weights @ state.client + self.bias))
         gain = jnp.where(lends, jnp.where(back, self.interest, -1.0), 0.0)
         profit, served = state.profit + gain, state.served + 1
-        books = Books(jax.random.normal(comes, self.weights.shape), served, state.lent + lends.astype(jnp.int32), profit)
+        books = Books(
+            jax.random.normal(comes, self.weights.shape), served, state.lent + lends.astype(jnp.int32), profit
+        )
         over = served == self.clients
         reward = jnp.where(over, profit, 0.0) if self.monthly else gain
         return books, transition(self._observe(books), reward, terminated=over)

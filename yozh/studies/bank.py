@@ -64,7 +64,9 @@ def months(bank: Bank, theta: Theta, n: int, key: Key[Array, ""], greedy: bool =
     return jax.vmap(lambda key: month(bank, theta, key, greedy), out_axes=1)(jax.random.split(key, n))
 
 
-def finite_differences(bank: Bank, theta: Theta, v: Theta, key: Key[Array, ""]) -> tuple[Theta, Theta, Float[Array, ""]]:
+def finite_differences(
+    bank: Bank, theta: Theta, v: Theta, key: Key[Array, ""]
+) -> tuple[Theta, Theta, Float[Array, ""]]:
     """As many months as the others have, shared among `J(θ)` and `J(θ + ε e_i)`."""
     ways = jnp.concatenate([jnp.zeros((1, SIZE)), EPSILON * jnp.eye(SIZE)])
     keys, each = jax.random.split(key, SIZE + 1), MONTHS // (SIZE + 1)
@@ -119,12 +121,15 @@ def learn(name: str, keys: Key[Array, " N"]) -> tuple[Float[Array, "N updates"],
     def update(carry: tuple, key: Key[Array, ""]) -> tuple[tuple, Float[Array, ""]]:
         theta, v, state = carry
         gradient, v, profit = method(bank, theta, v, key)
-        change, state = optimiser.update(-gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
+            change, state = optimiser.update(-gradient, state)
         return (theta + change, v, state), profit
 
     def one(key: Key[Array, ""]) -> tuple[Float[Array, " updates"], Float[Array, ""]]:
         nothing = jnp.zeros(SIZE)
-        (theta, *_), profits = jax.lax.scan(update, (nothing, nothing, optimiser.init(nothing)), jax.random.split(key, UPDATES))
+        (theta, *_), profits = jax.lax.scan(
+            update, (nothing, nothing, optimiser.init(nothing)), jax.random.split(key, UPDATES)
+        )
         return profits, months(bank, theta, 1000, jax.random.fold_in(key, 1), greedy=True).reward_t.sum(0).mean()
 
     return jax.lax.map(one, keys)

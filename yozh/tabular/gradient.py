@@ -123,3 +123,19 @@ def fisher(
 def natural_gradient(policy: Softmax, theta: Float[np.ndarray, " d"], judged: Judged) -> Float[np.ndarray, " d"]:
     """`F⁻¹ ∇J` (Kakade 2001), the shortest such vector where F is singular, as it is for a table."""
     return np.linalg.lstsq(fisher(policy, theta, judged.visits), gradient(policy, theta, judged), rcond=1e-12)[0]
+
+
+def generalised_advantage(mdp: MDP, policy: Float[np.ndarray, "S A"], value: Float[np.ndarray, " S"], gamma: float, lam: float) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:  # fmt: skip
+    """Mean and variance of `A = δ + γ λ A'`, `δ = r + γ V(s') - V(s)` (Schulman et al. 2016, eq. 16), after each state and action, for
+    any V, right or wrong, in sessions without a cut: `[S, A]` each."""
+    p, value = np.asarray(mdp.transition), np.where(mdp.terminal, 0.0, value)
+    fall = gamma * lam
+    delta = np.where(mdp.legal, mdp.reward, 0.0)[..., None] + gamma * value - value[:, None, None]
+    going = np.eye(mdp.states) - fall * np.einsum("sa,sat->st", policy, p)
+    one = np.where(mdp.terminal[:, None], 0.0, (p * delta).sum(2))
+    ahead = np.linalg.solve(going, (policy * one).sum(1))
+    mean = one + fall * p @ ahead
+    rest = (p * (delta**2 + 2 * fall * delta * ahead)).sum(2) + mdp.spread**2
+    squared = going + fall * (1 - fall) * np.einsum("sa,sat->st", policy, p)
+    second = rest + fall**2 * p @ np.linalg.solve(squared, (policy * rest).sum(1))
+    return mean, second - mean**2

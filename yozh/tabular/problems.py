@@ -68,6 +68,15 @@ def deep_sea(size: int = 10, seed: int = 0) -> MDP:
     return MDP.of(ways, pays, terminal=(end,))
 
 
+def corridor() -> MDP:
+    """Three states in a row, then the end; a step costs 1. Action 1 leads to the right and action 0 to the left, but in the second
+    state it is the other way round. A policy that cannot tell the states apart does best to go right with chance 0.59, and then
+    needs 11.6 steps (Sutton & Barto 2018, example 13.1)."""
+    ways = np.zeros((4, 2, 4))
+    ways[0, 0, 0] = ways[0, 1, 1] = ways[1, 0, 2] = ways[1, 1, 0] = ways[2, 0, 1] = ways[2, 1, 3] = 1.0
+    return MDP.of(ways, -1.0, terminal=(3,))
+
+
 def kakade() -> MDP:
     """Two states: action 0 stays, and earns 1 in the first and 2 in the second; action 1 goes to the other and earns nothing. It
     never ends (Kakade 2001, section 4)."""
