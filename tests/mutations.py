@@ -254,6 +254,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (STUDY + "gae_map.py", "fitted(gamma), gamma, lam)", "fitted(gamma), gamma, 1 - lam)", S + "test_its_numbers_hold[gae_map]"),
     (STUDY + "credit.py", "LAM, before, after)", "GAMMA, before, after)", S + "test_its_numbers_hold[credit]"),
     (STUDY + "staleness.py", "if corrected else old", "if corrected else old**2", S + "test_its_numbers_hold[staleness]"),
+    (STUDY + "left_rock.py", "x[0] = rng", "x[1:] = rng", S + "test_its_numbers_hold[left_rock]"),
+    (STUDY + "iid.py", "- late[name].mean())", "- 600.0)", S + "test_its_numbers_hold[iid]"),
+    ("yozh/networks/torsos.py", "size, self.widths, key, activation", "size, self.widths or (8,), key, activation",
+     "tests/test_networks.py::test_without_layers_a_policy_is_a_table"),
     (STUDY + "bank.py", "update(-gradient, state)", "update(gradient, state)", S + "test_its_numbers_hold[bank]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
 ]  # fmt: skip

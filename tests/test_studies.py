@@ -14,7 +14,9 @@ from yozh.studies import (
     deep_sea,
     entropy,
     gae_map,
+    iid,
     ladder,
+    left_rock,
     maximisation_bias,
     n_step_u,
     natural_gradient,
@@ -30,15 +32,19 @@ STUDIES = {
     "deep_sea": (deep_sea, 1),
     "entropy": (entropy, 200),
     "gae_map": (gae_map, None),
+    "iid": (iid, 2),
     "ladder": (ladder, 20_000),
+    "left_rock": (left_rock, 10),
     "maximisation_bias": (maximisation_bias, 600),
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),
     "staleness": (staleness, None),
 }
 """With fewer repetitions than they have by themselves."""
-SMALLER = {"deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
-LONG = {"bank", "n_step_u"}
+ENDS = {name: bank.METHODS[name] for name in ("finite differences", "actor-critic")}
+TWO = {name: iid.AGENTS[name] for name in ("16 streams × 5 steps", "1 stream × 80 steps")}
+SMALLER = {"bank": {"METHODS": ENDS}, "iid": {"AGENTS": TWO}, "deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
+LONG = {"bank", "iid", "n_step_u"}
 
 
 def test_every_study_is_tried():

@@ -29,7 +29,7 @@ from yozh.tabular.estimates import Estimate, Sessions
 
 BANK = Bank()
 UPDATES, MONTHS, RATE, EPSILON, CRITIC_RATE = 300, 14, 0.05, 0.5, 0.1
-SIZE = BANK.spec.observation.shape[0] + 1
+SIZE = BANK.weights.shape[-1] + 3
 Theta = Float[Array, " n"]
 
 
