@@ -13,6 +13,7 @@ import pytest
 from yozh import spaces
 from yozh.core import TimeStep, YozhError
 from yozh.environments import make, names, probes, registry
+from yozh.environments.bank import Bank
 from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Board, Catch
 from yozh.environments.classic import CartPole, Pendulum, Physics
@@ -134,7 +135,7 @@ def random_actions(space, key, lead):
     return spaces.map_leaves(draw, space)
 
 
-PURE = [CartPole(), CartPole(limit=5), Pendulum(limit=7), Catch(), probes.Constant(), probes.Seen(), probes.Chosen(),
+PURE = [CartPole(), CartPole(limit=5), Bank(clients=4), Pendulum(limit=7), Catch(), probes.Constant(), probes.Seen(), probes.Chosen(),
         probes.Matched(), probes.Aim(), probes.Several(), probes.Bits(), probes.Mixed(), probes.Pictured(),
         probes.Forbidden(), probes.Later(), probes.Recall(), probes.Endless(), probes.Endless(ends=True)]  # fmt: skip
 

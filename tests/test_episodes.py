@@ -177,6 +177,10 @@ def test_a_fitted_value_leaves_the_policy_alone():
         for a, b in zip(jax.tree.leaves(getattr(one, part)), jax.tree.leaves(getattr(two, part)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert better < 0.7 * worse
+    still = dataclasses.replace(agent, fit=Regression(60, 0.0))
+    (before, _), (after, _) = (train(still, cartpole(still), n) for n in (0, 5))
+    for a, b in zip(jax.tree.leaves(before.state.net.critic), jax.tree.leaves(after.state.net.critic), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_cannot_work_is_refused():

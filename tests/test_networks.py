@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from yozh import networks, spaces
+from yozh.agents import A2C
 from yozh.core import Spec, YozhError
 from yozh.networks import CNN, GRU, LSTM, MLP, ActorCritic, Auto, QNetwork, Ready, forward, unroll
 from yozh.networks.layers import linear
@@ -45,6 +46,23 @@ def test_image_networks_are_those_of_the_papers():
     assert shapes == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136)]
     minatar = Auto().build(OBSERVATIONS["minatar"], jax.random.key(0))
     assert [x.shape for x in jax.tree.leaves(minatar) if x.ndim in (2, 4)] == [(16, 4, 3, 3), (128, 1024)]
+
+
+def test_without_layers_a_policy_is_a_table():
+    """The state's column of the head's weights, and a bias; what is learnt in one state changes no other column."""
+    agent, spec = A2C(torso=MLP(())), Spec(Discrete(6), Discrete(3))
+    net = agent.init(jax.random.key(0), spec).net
+    table = jax.random.normal(jax.random.key(1), (3, 6))
+    net = eqx.tree_at(lambda n: n.policy.layer.weight, net, table)
+    states = jnp.arange(6, dtype=jnp.int32)
+    (policy, value), _ = jax.jit(lambda net: forward(net, states, initial_memory(net, 6), jnp.ones(6, bool)))(net)
+    np.testing.assert_allclose(policy.logits, table.T + np.asarray(net.policy.layer.bias)[None], rtol=1e-6)
+    np.testing.assert_allclose(value, net.value.weight[0] + net.value.bias[0], rtol=1e-6)
+    learnt = eqx.filter_jit(eqx.filter_grad(lambda n: n(states[2], n.initial_memory())[0][0].log_prob(jnp.int32(1))))
+    slope = learnt(net)
+    chances = jax.nn.softmax(table[:, 2] + net.policy.layer.bias)
+    np.testing.assert_allclose(slope.policy.layer.weight[:, 2], jnp.eye(3)[1] - chances, atol=1e-6)
+    assert not slope.policy.layer.weight.at[:, 2].set(0.0).any() and not jax.tree.leaves(net.actor)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
 from yozh.environments import atari, gymnax, probes
+from yozh.environments.bank import Bank
 from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole, Pendulum
@@ -20,6 +21,7 @@ BACKENDS = ("jax", "envpool", "gymnasium")
 """The fastest first."""
 
 PURE: dict[str, Callable[..., Env]] = {
+    "Bank": Bank,
     "CartPole-v1": CartPole,
     "Catch": Catch,
     "DeepSea": DeepSea,

@@ -90,7 +90,7 @@ class MLP(Blueprint):
     meet."""
 
     widths: tuple[int, ...] = static((64, 64))
-    """Units of each layer."""
+    """Units of each layer; with none, `()`, the head is linear in the observation, and where that is one-hot a table."""
     activation: str = static("tanh")
     """tanh, relu, elu, silu or gelu."""
     init: str = static("orthogonal")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from yozh.core import require
+from yozh.environments.deep_sea import DeepSea
 from yozh.tabular.mdp import MDP
 
 
@@ -37,6 +38,50 @@ def gamble(actions: int = 10) -> MDP:
     legal[0, 2:] = False
     second = np.arange(3)[:, None] == 1
     return MDP.of(ways, np.where(second, -0.1, 0.0), spread=np.where(second, 1.0, 0.0), terminal=(2,), legal=legal)
+
+
+def triangle() -> MDP:
+    """Three states, with two actions each, and an end that comes after four steps or so; rewards have a deviation of 1.5. Small enough
+    for exact gradients, and noisy enough that every way of estimating them differs from every other."""
+    ways = np.zeros((4, 2, 4))
+    ways[:3] = [
+        [[0.1, 0.6, 0.0, 0.3], [0.2, 0.1, 0.4, 0.3]],
+        [[0.5, 0.2, 0.1, 0.2], [0.0, 0.2, 0.6, 0.2]],
+        [[0.6, 0.1, 0.0, 0.3], [0.0, 0.2, 0.6, 0.2]],
+    ]
+    pays = [[0.5, 0.0], [0.5, 2.0], [0.0, 4.0], [0.0, 0.0]]
+    return MDP.of(ways, pays, spread=1.5, terminal=(3,), start=[0.5, 0.3, 0.2, 0.0])
+
+
+def deep_sea(size: int = 10, seed: int = 0) -> MDP:
+    """`environments.deep_sea.DeepSea` of this size and seed, and an end: its cells that can be reached, row by row, with column at
+    most row. An episode takes `size` steps; 0.99 is the best return."""
+    right = np.asarray(DeepSea(size, seed).right)
+    cells = [(row, column) for row in range(size) for column in range(row + 1)]
+    number, end = {cell: i for i, cell in enumerate(cells)}, len(cells)
+    ways, pays = np.zeros((end + 1, 2, end + 1)), np.zeros((end + 1, 2))
+    for (row, column), i in number.items():
+        for action in range(2):
+            goes = bool(right[row, column]) == (action == 1)
+            ways[i, action, number.get((row + 1, max(column + (1 if goes else -1), 0)), end)] = 1.0
+            pays[i, action] = (-0.01 / size + (column == size - 1)) * goes
+    return MDP.of(ways, pays, terminal=(end,))
+
+
+def corridor() -> MDP:
+    """Three states in a row, then the end; a step costs 1. Action 1 leads to the right and action 0 to the left, but in the second
+    state it is the other way round. A policy that cannot tell the states apart does best to go right with chance 0.59, and then
+    needs 11.6 steps (Sutton & Barto 2018, example 13.1)."""
+    ways = np.zeros((4, 2, 4))
+    ways[0, 0, 0] = ways[0, 1, 1] = ways[1, 0, 2] = ways[1, 1, 0] = ways[2, 0, 1] = ways[2, 1, 3] = 1.0
+    return MDP.of(ways, -1.0, terminal=(3,))
+
+
+def kakade() -> MDP:
+    """Two states: action 0 stays, and earns 1 in the first and 2 in the second; action 1 goes to the other and earns nothing. It
+    never ends (Kakade 2001, section 4)."""
+    ways = np.stack([np.eye(2), np.eye(2)[::-1]], 1)
+    return MDP.of(ways, [[1.0, 0.0], [2.0, 0.0]])
 
 
 def star() -> tuple[MDP, np.ndarray]:
