@@ -45,7 +45,7 @@ class Bank(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((self.weights.shape[-1] + 2,), -np.inf, np.inf), Discrete(2))
+        return Spec(Box((self.weights.shape[-1] + 2,), -np.inf, np.inf), Discrete(2), horizon=self.clients)
 
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         none = jnp.zeros((), jnp.int32)

@@ -1,0 +1,85 @@
+"""Policy gradients and black-box search, every method with the same budget of steps in an environment.
+
+Discount and the scale of observations and rewards belong to the environment and are the same for all; where a preset exists for
+the method and the environment it is taken, with its own. Else settings are the agent's defaults: nothing was tuned for a cell.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from yozh.agents import A2C, ARS, ES, MDPO, NPG, PPG, PPO, REINFORCE, TRPO, VPG, Linear
+from yozh.agents.estimators import GAE, Estimator, Mean, RewardToGo, TotalReturn, Value
+from yozh.agents.penalties import Adaptive
+from yozh.core import Agent
+from yozh.presets import find, names
+
+STEPS = {"CartPole-v1": 300_000, "Acrobot-v1": 500_000, "MountainCar-v0": 500_000, "Pendulum-v1": 300_000,
+         "LunarLander-v3": 1_000_000, "LunarLanderContinuous-v3": 1_000_000, "HalfCheetah-v5": 1_000_000, "Hopper-v5": 1_000_000}  # fmt: skip
+"""Of every method in an environment."""
+
+SCALED = dict(normalise_observations=True, scale_rewards=True)
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": dict(gamma=0.98),
+    "Acrobot-v1": dict(gamma=0.99, **SCALED),
+    "MountainCar-v0": dict(gamma=0.99, **SCALED),
+    "Pendulum-v1": dict(gamma=0.95, **SCALED),
+    "LunarLander-v3": dict(gamma=0.999, **SCALED),
+    "LunarLanderContinuous-v3": dict(gamma=0.999, **SCALED),
+    "HalfCheetah-v5": dict(gamma=0.99, **SCALED),
+    "Hopper-v5": dict(gamma=0.99, **SCALED),
+}
+
+HORIZON = {"CartPole-v1": 500, "Acrobot-v1": 500, "MountainCar-v0": 200, "Pendulum-v1": 200}
+"""Of the longest episode; 1,000 in the others."""
+
+LONG = dict(streams=16, length=128)
+"""Unrolls of 2,048 steps, as is usual for these."""
+
+
+def of(kind: str, make: type[Agent], **settings: Any) -> Callable[[str], Agent]:
+    def agent(env: str) -> Agent:
+        return find(kind, env).agent if (kind, env) in names() else make(**(WORLDS[env] | settings))
+
+    return agent
+
+
+def episodic(make: type[Agent], **settings: Any) -> Callable[[str], Agent]:
+    return lambda env: make(**(WORLDS[env] | {"horizon": HORIZON.get(env, 1000)} | settings))
+
+
+def search(kind: str, make: type[Agent]) -> Callable[[str], Agent]:
+    """Scores are whole returns, without discount and unscaled."""
+
+    def agent(env: str) -> Agent:
+        if (kind, env) in names():
+            return find(kind, env).agent
+        return make(horizon=HORIZON.get(env, 1000), normalise_observations=env != "CartPole-v1")
+
+    return agent
+
+
+def reinforce(estimator: Estimator) -> Callable[[str], Agent]:
+    return episodic(REINFORCE, estimator=estimator, learning_rate=5e-3, normalise_advantage=True, streams=16)
+
+
+PPO_LIKE = dict(learning_rate=Linear(1e-3, 0.0), **LONG, epochs=10, minibatches=32)
+
+METHODS: dict[str, Callable[[str], Agent | None]] = {
+    "REINFORCE, total return": reinforce(TotalReturn()),
+    "REINFORCE, total return less mean": reinforce(TotalReturn(Mean())),
+    "REINFORCE, reward to go": reinforce(RewardToGo()),
+    "REINFORCE, reward to go less mean": reinforce(RewardToGo(Mean())),
+    "REINFORCE, reward to go less value": reinforce(RewardToGo(Value())),
+    "REINFORCE, GAE": reinforce(GAE(0.95)),
+    "VPG": episodic(VPG),
+    "A2C": of("a2c", A2C, streams=16),
+    "NPG": of("npg", NPG, **LONG),
+    "TRPO": of("trpo", TRPO, **LONG),
+    "PPO": of("ppo", PPO, **PPO_LIKE),
+    "PPO, KL penalty": of("", PPO, **PPO_LIKE, clip=None, penalty=Adaptive()),
+    "MDPO": of("mdpo", MDPO, **PPO_LIKE),
+    "PPG": of("ppg", PPG, **LONG),
+    "ES": search("es", ES),
+    "ARS": search("ars", ARS),
+}
