@@ -70,6 +70,10 @@ class GradientAgent(Agent):
         """What follows an update: target networks."""
         return state
 
+    def pace(self, updates: Network) -> Network:
+        """What is added to the weights, once parts that learn at a rate of their own are scaled."""
+        return updates
+
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
         net = self.network(spec, key)
         counts = Counts.zero()
@@ -106,7 +110,7 @@ class GradientAgent(Agent):
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
             updates, optimiser = self.optimiser(state.counts).update(gradient, state.optimiser)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
-        net = jax.tree.map(jnp.add, state.net, unravel(updates))
+        net = jax.tree.map(jnp.add, state.net, self.pace(unravel(updates)))
         moved = (net, optimiser, counts)
         state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, moved))
         return state, Report(metrics | {"loss": loss, "gradient_norm": norm}, finite, priority)

@@ -1,9 +1,10 @@
 """Where unrolls wait to be learnt from."""
 
 from yozh.stores.columns import guess_stack
+from yozh.stores.fresh import FreshReplay
 from yozh.stores.host import HostReplay
 from yozh.stores.latest import Latest
 from yozh.stores.prioritised import PrioritisedReplay
 from yozh.stores.replay import Replay
 
-__all__ = ["HostReplay", "Latest", "PrioritisedReplay", "Replay", "guess_stack"]
+__all__ = ["FreshReplay", "HostReplay", "Latest", "PrioritisedReplay", "Replay", "guess_stack"]
