@@ -86,7 +86,7 @@ SMALL: dict[str, Small] = {
     ),
     "offpolicymdpo": Small(
         OffPolicyMDPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, batch=8, gradient_steps=3, capacity=80,
-                      warm_up=16, target=Soft(0.1), temperature=0.1, max_gradient_norm=0.1, normalise_observations=True),
+                      warm_up=4, target=Soft(0.1), temperature=0.1, max_gradient_norm=0.1, normalise_observations=True),
         {"target": Hard(5), "torso": Auto((8,)), "core": GRU(8), "shared": True, "reward": Clipped(0.5),
          "normalise_observations": False, "gradient_steps": 2, "batch": 16, "sequence": 3, "capacity": 40, "warm_up": 64,
          "streams": 4, "length": 4},

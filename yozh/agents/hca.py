@@ -161,8 +161,9 @@ class HCA(GradientAgent):
         """The loss of the policy, and of the classifier."""
         log_probs, action = seen.policy.log_probs[:-1], u.action[:-1]
         fixed = jax.lax.stop_gradient(log_probs)
-        log_h = select(net.log_hindsight(fixed, seen.features[:-1], target), action)
+        surprise = target - jax.lax.stop_gradient(seen.value[:-1])  # who knows x learns as much from it as from Z
+        log_h = select(net.log_hindsight(fixed, seen.features[:-1], surprise), action)
         ratio = jnp.minimum(jnp.exp(select(fixed, action) - jax.lax.stop_gradient(log_h)), self.clip)
-        advantage = (1.0 - ratio) * (target - jax.lax.stop_gradient(seen.value[:-1]))
+        advantage = (1.0 - ratio) * surprise
         policy_loss = weighted_mean(policy_gradient(select(log_probs, action), advantage), segment.weight_tm1)
         return policy_loss, weighted_mean(-log_h, segment.weight_tm1)

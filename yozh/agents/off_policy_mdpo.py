@@ -20,7 +20,7 @@ from yozh import returns
 from yozh.agents.actor_q import ActorQAgent, expected, with_target
 from yozh.agents.base import State
 from yozh.agents.scales import Raw, Rewards
-from yozh.agents.schedules import Counts, Schedule, schedule
+from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.targets import Soft, TargetUpdate
 from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
 from yozh.distributions import Categorical
@@ -88,7 +88,8 @@ class OffPolicyMDPO(ActorQAgent):
             0 <= self.warm_up <= self.capacity,
             f"offpolicymdpo: warm_up lies between 0 and the store of {self.capacity}, not at {self.warm_up}",
         )
-        tau = self.temperature
+        tau, t = self.temperature, self.step.value if isinstance(self.step, Constant) else None
+        require(t is None or not concrete(t) or t > 0, lambda: f"offpolicymdpo: step must be positive, not {t}")
         require(not concrete(tau) or tau >= 0, lambda: f"offpolicymdpo: temperature must not be negative, and is {tau}")
 
     @property
