@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yozh.studies import deadly_triad, maximisation_bias, n_step_u, study
+from yozh.studies import action_baselines, deadly_triad, hindsight, maximisation_bias, n_step_u, poor_critic, study
 from yozh.studies.study import Check, Outcome, near
 
 STUDIES = {"deadly_triad": (deadly_triad, []), "maximisation_bias": (maximisation_bias, ["--repetitions", "600"]),
-           "n_step_u": (n_step_u, ["--repetitions", "60"])}  # fmt: skip
+           "n_step_u": (n_step_u, ["--repetitions", "60"]), "action_baselines": (action_baselines, ["--repetitions", "40"]),
+           "hindsight": (hindsight, ["--repetitions", "20"]), "poor_critic": (poor_critic, ["--repetitions", "5"])}  # fmt: skip
 
 
 def test_every_study_is_tried():
@@ -19,7 +20,7 @@ def test_every_study_is_tried():
     assert found == set(STUDIES)
 
 
-@pytest.mark.parametrize("name", ["deadly_triad", "maximisation_bias"])
+@pytest.mark.parametrize("name", ["deadly_triad", "maximisation_bias", "action_baselines", "hindsight"])
 def test_its_numbers_hold(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     module, arguments = STUDIES[name]
     code = study.main(name, module.run, 1 if arguments else None, [*arguments, "--out", str(tmp_path)])
@@ -45,6 +46,11 @@ def test_the_u_of_n():
 @pytest.mark.slow
 def test_the_u_of_n_within_a_hundredth(tmp_path: Path):
     assert study.main("n_step_u", n_step_u.run, 500, ["--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.slow
+def test_an_actor_learns_with_a_poor_critic(tmp_path: Path):
+    assert study.main("poor_critic", poor_critic.run, 10, ["--out", str(tmp_path)]) == 0
 
 
 def test_what_does_not_hold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture):

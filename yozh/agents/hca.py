@@ -13,7 +13,7 @@ stands for the rest as a reward found there. By returns, Z is the return to that
 is (the paper has Z alone) and makes errors of h weigh less.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -82,7 +82,7 @@ class HCA(GradientAgent):
     """`GRU(size)` or `LSTM(size)`, for each of the three."""
     reward: Rewards = Raw()
     """What is learnt from: the rewards as they come, `Clipped(bound)` or `Scaled(factor)`. Evaluation counts them as they come."""
-    by: Literal["states", "returns"] = static("states")
+    by: str = static("states")
     """What an action is credited by: each state that came of it, or the return."""
     units: int = static(64)
     """Of the layer in which an action's state and its outcome meet."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from yozh import agents
 from yozh.core import YozhError
-from yozh.presets import a2c, dqn, ppo, pqn
+from yozh.presets import a2c, acer, dqn, ppo, pqn, qac
 from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
@@ -13,7 +13,7 @@ __all__ = ["Preset", "find", "names", "rainbow", "read", "start", "write"]
 
 _PRESETS = {
     (kind, env): preset
-    for kind, m in (("a2c", a2c), ("dqn", dqn), ("ppo", ppo), ("pqn", pqn))
+    for kind, m in (("a2c", a2c), ("acer", acer), ("dqn", dqn), ("ppo", ppo), ("pqn", pqn), ("qac", qac))
     for env, preset in m.PRESETS.items()
 }
 

@@ -20,7 +20,7 @@ from yozh.studies.study import Check, Outcome, drawn, main, near, panels
 
 KNOWN = {"none": 80.0, "V(s)": 42.0, "V(s), linear in a": 18.0, "exact in a": 8.0}
 """Variance of the gradient, by the baseline."""
-AT_ONCE = 100_000
+AT_ONCE = 10_000
 
 
 def loss(theta: Float[Array, ""], s: Float[Array, "1"], a: Float[Array, "1"], kind: str, correct: bool) -> Float[Array, ""]:  # fmt: skip
@@ -57,10 +57,10 @@ def sampled(kind: str, repetitions: int, *, correct: bool = True) -> Float[np.nd
     return np.concatenate([np.asarray(gradients(key, kind, correct), np.float64) for key in keys])
 
 
-def run(repetitions: int = 40) -> Outcome:
+def run(repetitions: int = 400) -> Outcome:
     found = {kind: sampled(kind, repetitions) for kind in KNOWN}
     biased = sampled("exact in a", repetitions, correct=False)
-    within = 0.1 / np.sqrt(repetitions / 40)  # of the variance; five standard errors and more
+    within = 0.1 / np.sqrt(repetitions / 400)  # of the variance; five standard errors and more
     checks = [
         near(f"variance, baseline {kind}", found[kind].var(), known, 0.5 * within * known)
         for kind, known in KNOWN.items()
@@ -80,4 +80,4 @@ def run(repetitions: int = 40) -> Outcome:
 
 
 if __name__ == "__main__":
-    sys.exit(main("action_baselines", run, 40))
+    sys.exit(main("action_baselines", run, 400))

@@ -11,7 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from yozh import returns
 from yozh.agents.hca import found
@@ -25,20 +25,20 @@ LENGTH = 3
 AT_ONCE = 1000
 
 
-@functools.partial(jax.jit, static_argnames="episodes")
-def episodes(sigma: Float[Array, ""], episodes: int) -> Unroll:
-    """Whole episodes of the policy that tosses a coin, one a stream, `[LENGTH + 3, episodes]`."""
-    env = Vectorised(DelayedEffect(sigma), episodes)
+@functools.partial(jax.jit, static_argnames="n")
+def episodes(sigma: Float[Array, ""], n: int) -> Unroll:
+    """Whole episodes of the policy that tosses a coin, one a stream, `[LENGTH + 3, n]`."""
+    env = Vectorised(DelayedEffect(sigma), n)
     state, first = env.reset(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), LENGTH + 3)
 
-    def step(carry: tuple[Array, TimeStep], key: Array) -> tuple[tuple[Array, TimeStep], tuple[TimeStep, Array]]:
-        action = jax.random.bernoulli(key, shape=(episodes,)).astype(jnp.int32)
+    def step(carry: tuple[PyTree, TimeStep], key: Array) -> tuple[tuple[PyTree, TimeStep], tuple[TimeStep, Array]]:
+        action = jax.random.bernoulli(key, shape=(n,)).astype(jnp.int32)
         state, after = env.step(carry[0], action)
         return (state, after), (carry[1], action)
 
     _, (steps, action) = jax.lax.scan(step, (state, first), keys)
-    return Unroll(steps, action, (), (), jnp.zeros(episodes, jnp.int32), jnp.ones(episodes))
+    return Unroll(steps, action, (), (), jnp.zeros(n, jnp.int32), jnp.ones(n))
 
 
 def true_h(u: Unroll) -> Float[Array, "T T B 2"]:
@@ -63,7 +63,9 @@ def gradients(u: Unroll) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
 def run(repetitions: int = 100) -> Outcome:
     checks, spread = [], []
     for sigma in SIGMAS:
-        plain, hindsight = (np.asarray(g, np.float64) for g in gradients(episodes(sigma, repetitions * AT_ONCE)))
+        plain, hindsight = (
+            np.asarray(g, np.float64) for g in gradients(episodes(jnp.float32(sigma), repetitions * AT_ONCE))
+        )
         known, error = 0.75 * sigma**2, 5.0 * np.sqrt(2.0 / len(plain))
         checks += [
             near(f"variance by the return less V, sigma {sigma:g}", plain.var(), known, error * (known + 0.25)),
