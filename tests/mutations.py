@@ -29,6 +29,9 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
 
+ACER, ACTOR_Q, QAC, MDPO, HCA = (f"yozh/agents/{n}.py" for n in ("acer", "actor_q", "qac", "off_policy_mdpo", "hca"))
+AQ, HC = "tests/test_actor_q.py::", "tests/test_hca.py::"
+
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -206,6 +209,33 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (TABULAR + "control.py", "(look_t.q @ look_t.policy)", "look_t.q.max(-1)", T + "test_control_finds_its_fixed_point"),
     (TABULAR + "control.py", "masked(w @ x[state], jnp", "(lambda q, _: q)(w @ x[state], jnp",
      T + "test_illegal_actions_are_never_bootstrapped_from"),
+    (ACER, "jnp.sum(k * g, -1, keepdims=True) - delta", "jnp.sum(k * g, -1, keepdims=True) + delta",
+     AQ + "test_the_projection_solves_the_quadratic_programme"),
+    (ACER, "1.0 - clip / ratio)", "1.0 - 1.0 / ratio)", AQ + "test_truncation_with_its_correction_has_no_bias"),
+    (ACER, "jnp.minimum(clip, select(ratio, action))", "select(ratio, action)", AQ + "test_the_correction_as_the_paper_prints_it"),
+    (ACER, "share - probs * jnp.sum(share, -1, keepdims=True)", "share", AQ + "test_the_correction_as_the_paper_prints_it"),
+    (ACER, "self.unroll(state.target, state, u)", "self.unroll(net, state, u)", AQ + "test_acers_loss_by_loops[feedforward]"),
+    (ACER, "g = g + self.entropy", "g = g - self.entropy", AQ + "test_acers_loss_by_loops[feedforward]"),
+    (ACTOR_Q, "{MEMORY: memory}", "{MEMORY: after}", AQ + "test_on_policy_nothing_is_corrected[recurrent]"),
+    ("yozh/stores/fresh.py", "state.head - self.window", "state.head - self.window - 1",
+     AQ + "test_the_newest_unrolls_come_first_and_replay_beside_them"),
+    (QAC, "said if self.sarsa else value", "value", AQ + "test_the_q_actor_critics_loss_by_loops[True-False]"),
+    (QAC, "fixed - jax.lax.stop_gradient(value) if self.baseline else fixed", "fixed",
+     AQ + "test_the_q_actor_critics_loss_by_loops[False-True]"),
+    ("yozh/agents/actor_critic.py", "lambda net: (net.critic, net.value)", "lambda net: (net.critic, net.critic)",
+     AQ + "test_a_critic_at_rate_0_stays_as_it_was_drawn"),
+    (MDPO, "policy.kl(before) / step", "before.kl(policy) / step", AQ + "test_the_policys_step_ends_where_mirror_descent_says"),
+    (MDPO, "- temperature * policy.entropy()", "- policy.entropy()", AQ + "test_the_policys_step_ends_where_mirror_descent_says"),
+    (MDPO, "expected(policy, q_target) + self", "expected(policy, q) + self", AQ + "test_off_policy_mdpos_loss_by_loops[feedforward]"),
+    (HCA, "[lambda_t[:-1], jnp.zeros_like", "[lambda_t[:-1], jnp.ones_like", HC + "test_what_belongs_to_the_future_of_a_step"),
+    (HCA, "(1.0 - go_t) * value_t", "(1.0 - lambda_t) * value_t", HC + "test_what_belongs_to_the_future_of_a_step"),
+    (HCA, "jax.lax.stop_gradient(seen.earned[:-1]) + jnp", "0.0 + jnp", HC + "test_the_loss_by_loops[feedforward-states]"),
+    (HCA, "(1.0 - ratio) * surprise", "(1.0 - ratio) * target", HC + "test_the_loss_by_loops[feedforward-returns]"),
+    ("yozh/networks/hindsight.py", "jnp.zeros_like(zero.weight)", "jnp.ones_like(zero.weight)",
+     HC + "test_hindsight_begins_as_the_policy"),
+    (LOSSES, "(worth - baseline) + expected)", "(worth - baseline))", S + "test_its_numbers_hold[action_baselines]"),
+    (LOSSES, "jnp.sum(slope * (action - mean), -1)", "jnp.sum(slope * action, -1)", B + "test_a_linear_baseline_of_the_action"),
+    ("yozh/studies/hindsight.py", "sign > 0", "sign < 0", S + "test_its_numbers_hold[hindsight]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
 ]  # fmt: skip
 

@@ -45,7 +45,7 @@ def true_h(u: Unroll) -> Float[Array, "T T B 2"]:
     """`h(a | x_s, x_k+1)`, `[k, s, B, a]`: the policy's 1/2, but at the last place for the first action, where the sign is seen."""
     length = u.action.shape[0] - 1
     sign = u.step.obs[1:, :, -1]
-    right = jnp.arange(2)[None, None, :] == (sign > 0)[..., None]
+    right = jnp.array([False, True])[None, None] == (sign > 0)[..., None]
     tells = (sign != 0)[:, None] & (jnp.arange(length) == 0)[None, :, None]
     return jnp.where(tells[..., None], right[:, None].astype(jnp.float32), 0.5)
 
