@@ -120,8 +120,8 @@ class OffPolicyMDPO(ActorQAgent):
             return jnp.moveaxis(x.reshape(len(x), self.gradient_steps, self.batch, *x.shape[2:]), 1, 0)
 
         def update(state: State, part: tuple[Any, Any, Any, Array]) -> tuple[State, Report]:
-            *past, logits = part
-            minibatch = Unroll(*past, (), batch.version[: self.batch], batch.weight[: self.batch])
+            step, action, extras, logits = part
+            minibatch = Unroll(step, action, extras, (), batch.version[: self.batch], batch.weight[: self.batch])
             return self.descend(state, (minibatch, logits), key)
 
         parts = jax.tree.map(apart, (batch.step, batch.action, batch.extras, before.logits))

@@ -4,7 +4,6 @@ At rate 0 the values stay as they were drawn. The advantage of n steps then is t
 the action, and a wrong bootstrap after n steps: the gradient points the right way with more variance and little foresight.
 """
 
-import dataclasses
 import functools
 import sys
 
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from yozh.agents import A2C
 from yozh.agents.estimators import NStep
+from yozh.core import AnyArray
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import CartPole
 from yozh.runners import fused
@@ -22,19 +22,18 @@ from yozh.studies.study import Check, Outcome, drawn, main, panels
 
 RATES = (1.0, 0.1, 0.0)
 STEPS, POINTS = 100_000, 20
-AGENT = A2C(estimator=NStep(16), length=16, streams=8)
 CHANCE = 22.0
 """Mean return of random actions."""
 
 
 @functools.partial(jax.jit, static_argnames="repetitions")
-def curves(rate: Float[Array, ""], key: Key[Array, ""], repetitions: int) -> Float[Array, "seeds points"]:
+def curves(agent: A2C, key: Key[Array, ""], repetitions: int) -> Float[Array, "seeds points"]:
     """Mean return of the episodes that ended since the point before."""
-    agent, env = dataclasses.replace(AGENT, critic_rate=rate), Vectorised(CartPole(), AGENT.streams)
-    turns = jnp.int32(STEPS // (POINTS * AGENT.length * AGENT.streams))
+    env = Vectorised(CartPole(), agent.streams)
+    turns = jnp.int32(STEPS // (POINTS * agent.length * agent.streams))
 
     def one(key: Key[Array, ""]) -> Float[Array, " points"]:
-        def point(run: fused.Run, _: None) -> tuple[fused.Run, Array]:
+        def point(run: fused.Run, _: None) -> tuple[fused.Run, AnyArray]:
             run, metrics = fused.advance(agent, env, run, turns)
             return run, metrics.tally.returns / jnp.maximum(metrics.tally.episodes, 1).astype(jnp.float32)
 
@@ -44,7 +43,8 @@ def curves(rate: Float[Array, ""], key: Key[Array, ""], repetitions: int) -> Flo
 
 
 def run(repetitions: int = 10) -> Outcome:
-    found = {rate: np.asarray(curves(jnp.float32(rate), jax.random.key(0), repetitions)) for rate in RATES}
+    agents = {rate: A2C(critic_rate=rate, estimator=NStep(16), length=16, streams=8) for rate in RATES}
+    found = {rate: np.asarray(curves(agent, jax.random.key(0), repetitions)) for rate, agent in agents.items()}
     last = {rate: float(x[:, -1].mean()) for rate, x in found.items()}
     total = {rate: float(x.mean()) for rate, x in found.items()}
     checks = [
