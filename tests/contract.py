@@ -58,7 +58,7 @@ SMALL: dict[str, Small] = {
         medley={"length": 8, "estimator": GAE(0.95), "entropy_coefficient": 0.01},
     ),
     "acer": Small(
-        ACER(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, batch=4, capacity=80, delta=0.01, clip=1.01,
+        ACER(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, batch=4, capacity=80, delta=0.01, truncation=1.01,
              average=Soft(0.1), max_gradient_norm=0.1, normalise_observations=True),
         {"average": Hard(5), "torso": Auto((8,)), "core": GRU(8), "shared": True, "reward": Clipped(0.5),
          "normalise_observations": False, "batch": 8, "capacity": 40, "updates": 2, "streams": 4, "length": 4},
@@ -77,7 +77,7 @@ SMALL: dict[str, Small] = {
         continuous=False, stores_policy=False, beside={"burn_in": {"core": GRU(8)}},
     ),
     "hca": Small(
-        HCA(learning_rate=Linear(1e-2, 0.0), torso=NET, units=8, streams=2, length=8, clip=1.01, max_gradient_norm=0.1,
+        HCA(learning_rate=Linear(1e-2, 0.0), torso=NET, units=8, streams=2, length=8, truncation=1.01, max_gradient_norm=0.1,
             normalise_observations=True),
         {"torso": Auto((8,)), "core": GRU(8), "reward": Clipped(0.5), "by": "returns", "units": 4, "normalise_observations": False,
          "streams": 4, "length": 4},

@@ -231,7 +231,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (HCA, "(1.0 - go_t) * value_t", "(1.0 - lambda_t) * value_t", HC + "test_what_belongs_to_the_future_of_a_step"),
     (HCA, "jax.lax.stop_gradient(seen.earned[:-1]) + jnp", "0.0 + jnp", HC + "test_the_loss_by_loops[feedforward-states]"),
     (HCA, "(1.0 - ratio) * surprise", "(1.0 - ratio) * target", HC + "test_the_loss_by_loops[feedforward-returns]"),
-    ("yozh/networks/hindsight.py", "jnp.zeros_like(zero.weight)", "jnp.ones_like(zero.weight)",
+    ("yozh/networks/hindsight.py", "jnp.zeros_like(zero.weight)", "zero.weight",
      HC + "test_hindsight_begins_as_the_policy"),
     (LOSSES, "(worth - baseline) + expected)", "(worth - baseline))", S + "test_its_numbers_hold[action_baselines]"),
     (LOSSES, "jnp.sum(slope * (action - mean), -1)", "jnp.sum(slope * action, -1)", B + "test_a_linear_baseline_of_the_action"),

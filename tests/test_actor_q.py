@@ -101,14 +101,16 @@ def unrolled(agent: Agent, *, streams: int, other: bool) -> tuple[Any, Unroll]:
     run = fused.init(agent, env, jax.random.key(0))
     actor = fused.init(agent, env, jax.random.key(7)).state if other else run.state
     actor = eqx.tree_at(lambda s: s.net, actor, jax.tree.map(lambda x: 3.0 * x if other else x, actor.net))
-    _, u = rollout(agent, agent.policy(actor), env, run.sim, 20, jnp.int32(0), jax.random.key(1))
+    _, u = rollout(agent, agent.policy(actor), env, run.sim, 22, jnp.int32(0), jax.random.key(1))
+    late = jax.tree.map(lambda x: x[2:], (u.step, u.action, u.extras))  # the first step is in the midst of an episode
+    u = Unroll(*late, (), u.version, u.weight)
     assert u.step.last.any(), "no episode ended"
     return run.state, u
 
 
 def looked(agent: Any, state: Any, net: Any, u: Unroll) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities and values, step by step."""
-    lp, q, memory = [], [], agent.initial_memory(agent.policy(state), u.step.reward.shape[1])
+    lp, q, memory = [], [], net.initial_memory()
     if agent.core is not None:
         memory = jax.tree.map(lambda m: m[0], u.extras["memory"])
     for t in range(len(u.step.reward)):
@@ -122,7 +124,7 @@ def looked(agent: Any, state: Any, net: Any, u: Unroll) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize("core", [None, GRU(8)], ids=["feedforward", "recurrent"])
 def test_acers_loss_by_loops(core: GRU | None):
     """Retrace by its recursion, g, its projection against the average policy, and the critic's error."""
-    agent = ACER(torso=NET, core=core, streams=3, length=20, batch=0, clip=1.2, delta=1e-3, gamma=0.9, lam=0.8,
+    agent = ACER(torso=NET, core=core, streams=3, length=20, batch=0, truncation=1.2, delta=1e-3, gamma=0.9, lam=0.8,
                  entropy_coefficient=0.1, reward=Scaled(2.0))  # fmt: skip
     state, u = unrolled(agent, streams=3, other=True)
     far = jax.tree.map(lambda x: 2.0 * x, state.net)
@@ -271,7 +273,7 @@ def test_off_policy_mdpos_loss_by_loops(core: GRU | None):
                 target = 2.0 * reward[t + 1, b] + 0.9 * discount[t + 1, b] * worth
                 errors.append(0.5 * (target - q[t, b, int(u.action[t, b])]) ** 2)
                 policy_loss.append(-pi @ q[t, b] + 0.3 * pi @ lp[t, b])  # pi is pi_k: no divergence yet
-    moved, report = agent.learn(state, eqx.tree_at(lambda u: u.memory, u, ()), jax.random.key(0))
+    moved, report = agent.learn(state, u, jax.random.key(0))
     np.testing.assert_allclose(report.metrics["value_loss"], np.mean(errors), rtol=1e-4)
     np.testing.assert_allclose(report.metrics["policy_loss"], np.mean(policy_loss), rtol=1e-3, atol=1e-6)
     assert int(moved.counts.updates) == 1
@@ -300,7 +302,7 @@ def test_the_target_network_follows_after_every_gradient_step():
 @pytest.mark.parametrize(
     ("agent", "settings", "message"),
     [
-        (ACER, {"clip": 0.0}, "acer: clip must be positive, not 0"),
+        (ACER, {"truncation": 0.0}, "acer: truncation must be positive, not 0"),
         (ACER, {"delta": 0.0}, "acer: delta must be positive, not 0"),
         (ACER, {"lam": 1.5}, r"acer: lam lies in \[0, 1\], not 1.5"),
         (ACER, {"batch": -1}, "acer: batch must not be negative, and is -1"),

@@ -70,7 +70,9 @@ def test_what_belongs_to_the_future_of_a_step(env: Any):
 @pytest.mark.parametrize("by", ["states", "returns"])
 @pytest.mark.parametrize("core", [None, GRU(8)], ids=["feedforward", "recurrent"])
 def test_the_loss_by_loops(by: Any, core: GRU | None):
-    agent = HCA(torso=NET, core=core, streams=3, length=20, by=by, gamma=0.9, clip=2.0, units=8, reward=Scaled(2.0))
+    agent = HCA(
+        torso=NET, core=core, streams=3, length=20, by=by, gamma=0.9, truncation=2.0, units=8, reward=Scaled(2.0)
+    )
     state, u = unrolled(agent, probes.Recall())
     net = state.net
     seen, _ = networks.unroll(net, u.step.obs, u.memory, u.step.first)
@@ -160,7 +162,7 @@ def test_the_environment_pays_what_the_first_action_decides():
     ("settings", "message"),
     [
         ({"by": "time"}, "hca: by is states or returns, not 'time'"),
-        ({"clip": 0.5}, "hca: clip must be 1 or more, not 0.5"),
+        ({"truncation": 0.5}, "hca: truncation must be 1 or more, not 0.5"),
         ({"units": 0}, "hca: units must be positive, not 0"),
     ],
 )

@@ -63,7 +63,7 @@ class ACER(ActorQAgent):
     """Discount of one step."""
     lam: Float[Array, ""] = leaf(1.0)
     """λ of Retrace: 1 in the paper; 0 bootstraps after one step."""
-    clip: Float[Array, ""] = leaf(10.0)
+    truncation: Float[Array, ""] = leaf(10.0)
     """c: where importance ratios are truncated."""
     delta: Float[Array, ""] = leaf(1.0)
     """δ: how far one step may lead away from the average policy; large numbers switch the trust region off."""
@@ -104,7 +104,7 @@ class ACER(ActorQAgent):
             f"acer: an unroll of {self.streams} x {self.length} steps does not fit into a replay of {self.capacity}",
         )
         require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"acer: lam lies in [0, 1], not {self.lam}")
-        for name in ("clip", "delta"):
+        for name in ("truncation", "delta"):
             value = getattr(self, name)
             require(not concrete(value) or value > 0, lambda n=name, v=value: f"acer: {n} must be positive, not {v}")
 
@@ -135,7 +135,7 @@ class ACER(ActorQAgent):
         reward_t, discount_t, lambda_t, weight = returns.segment(u, self.gamma, self.lam)
         value_t = jax.lax.stop_gradient(expected(policy, q))[1:]
         target = returns.retrace(reward_t, discount_t, lambda_t, select(now[1][:-1], action), value_t, ratio)
-        g = corrected(now[0][:-1], behaviour, action, target, now[1][:-1], self.clip)
+        g = corrected(now[0][:-1], behaviour, action, target, now[1][:-1], self.truncation)
         entropy = policy.entropy()[:-1]
         spread = -probs * (now[0][:-1] + jax.lax.stop_gradient(entropy)[..., None])
         g = g + self.entropy_coefficient(state.counts) * spread
@@ -148,7 +148,7 @@ class ACER(ActorQAgent):
             "value_loss": q_loss,
             "entropy": weighted_mean(entropy, weight),
             "kl": weighted_mean(jax.lax.stop_gradient(average.kl(policy))[:-1], weight),
-            "ratio": weighted_mean(jnp.minimum(ratio, self.clip), weight),
+            "ratio": weighted_mean(jnp.minimum(ratio, self.truncation), weight),
             "projected": weighted_mean(jnp.any(z != g, -1).astype(jnp.float32), weight),
             "explained_variance": explained_variance(said, target, weight),
         }

@@ -74,7 +74,7 @@ class HCA(GradientAgent):
     """Of the bonus that keeps the policy from settling."""
     max_gradient_norm: Float[Array, ""] = leaf(0.5)
     """Global norm to which gradients are clipped."""
-    clip: Float[Array, ""] = leaf(10.0)
+    truncation: Float[Array, ""] = leaf(10.0)
     """Where h / π (by states) or π / h (by returns) is truncated; the paper does not."""
     torso: Blueprint = eqx.field(default=Auto(), converter=as_blueprint)
     """Of policy, value and hindsight, each with its own."""
@@ -97,7 +97,10 @@ class HCA(GradientAgent):
         for name in ("units", "streams", "length"):
             require(getattr(self, name) > 0, f"hca: {name} must be positive, not {getattr(self, name)}")
         require(self.by in ("states", "returns"), f"hca: by is states or returns, not {self.by!r}")
-        require(not concrete(self.clip) or self.clip >= 1, lambda: f"hca: clip must be 1 or more, not {self.clip}")
+        require(
+            not concrete(self.truncation) or self.truncation >= 1,
+            lambda: f"hca: truncation must be 1 or more, not {self.truncation}",
+        )
 
     @property
     def experience(self) -> Experience:
@@ -150,7 +153,7 @@ class HCA(GradientAgent):
         fixed = jax.lax.stop_gradient(log_probs)
         log_h = net.log_hindsight(fixed[None], seen.features[None, :-1], seen.features[1:, None])
         worth, future = found(segment.reward_t, segment.discount_t, segment.lambda_t, value_t)
-        ratio = jnp.minimum(jnp.exp(jax.lax.stop_gradient(log_h) - fixed[None]), self.clip)
+        ratio = jnp.minimum(jnp.exp(jax.lax.stop_gradient(log_h) - fixed[None]), self.truncation)
         q = jax.lax.stop_gradient(seen.earned[:-1]) + jnp.sum(ratio * worth[..., None], 0)
         weight = segment.weight_tm1
         policy_loss = weighted_mean(-jnp.sum(jnp.exp(log_probs) * q, -1), weight)
@@ -163,7 +166,7 @@ class HCA(GradientAgent):
         fixed = jax.lax.stop_gradient(log_probs)
         surprise = target - jax.lax.stop_gradient(seen.value[:-1])  # who knows x learns as much from it as from Z
         log_h = select(net.log_hindsight(fixed, seen.features[:-1], surprise), action)
-        ratio = jnp.minimum(jnp.exp(select(fixed, action) - jax.lax.stop_gradient(log_h)), self.clip)
+        ratio = jnp.minimum(jnp.exp(select(fixed, action) - jax.lax.stop_gradient(log_h)), self.truncation)
         advantage = (1.0 - ratio) * surprise
         policy_loss = weighted_mean(policy_gradient(select(log_probs, action), advantage), segment.weight_tm1)
         return policy_loss, weighted_mean(-log_h, segment.weight_tm1)
