@@ -96,16 +96,20 @@ def test_the_correction_as_the_paper_prints_it():
 
 
 def unrolled(agent: Agent, *, streams: int, other: bool) -> tuple[Any, Unroll]:
-    """A state, and an unroll across the ends of episodes; with `other`, under weights of another seed."""
+    """A state, and an unroll across the ends of episodes; with `other`, under other weights."""
     agent, env = over(agent, 100), Vectorised(probes.Recall(), streams)
     run = fused.init(agent, env, jax.random.key(0))
-    actor = fused.init(agent, env, jax.random.key(7)).state if other else run.state
-    actor = eqx.tree_at(lambda s: s.net, actor, jax.tree.map(lambda x: 3.0 * x if other else x, actor.net))
-    _, u = rollout(agent, agent.policy(actor), env, run.sim, 22, jnp.int32(0), jax.random.key(1))
+    state, actor = (eqx.tree_at(lambda s: s.net, run.state, moved(run.state.net, seed)) for seed in (1, 2))
+    _, u = rollout(agent, agent.policy(actor if other else state), env, run.sim, 22, jnp.int32(0), jax.random.key(1))
     late = jax.tree.map(lambda x: x[2:], (u.step, u.action, u.extras))  # the first step is in the midst of an episode
     u = Unroll(*late, (), u.version, u.weight)
     assert u.step.last.any(), "no episode ended"
-    return run.state, u
+    return state, u
+
+
+def moved(net: Any, seed: int) -> Any:
+    """Weights far from those of a policy that is all but uniform."""
+    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(seed * 1000 + x.size), x.shape), net)
 
 
 def looked(agent: Any, state: Any, net: Any, u: Unroll) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ def unrolled(agent: HCA, env: Any) -> tuple[Any, Unroll]:
     noise = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), run.state.net)
     state = run.state.__class__(**{**vars(run.state), "net": noise})
     _, u = rollout(agent, agent.policy(state), env, run.sim, 20, jnp.int32(0), jax.random.key(1))
-    assert u.step.last[1:-1].any(), "no episode ended"
+    assert u.step.last[1:-1].any() and not u.step.last[-2:].any(), "episodes end within it, and none at its end"
     return state, u
 
 
@@ -49,10 +49,11 @@ def literal(reward: np.ndarray, discount: np.ndarray, last: np.ndarray, value: n
     return worth
 
 
-@pytest.mark.parametrize("env", [probes.Endless(limit=6, ends=False), probes.Recall()], ids=["truncated", "terminated"])
+@pytest.mark.parametrize(
+    "env", [probes.Endless(limit=5, ends=False), probes.Recall(5)], ids=["truncated", "terminated"]
+)
 def test_what_belongs_to_the_future_of_a_step(env: Any):
     _, u = unrolled(HCA(torso=NET, streams=3, length=20), env)
-    u = Unroll(u.step, u.action, u.extras, u.memory, u.version, u.weight)
     reward = jax.random.normal(jax.random.key(5), u.step.reward.shape)
     value = jax.random.normal(jax.random.key(6), u.step.reward.shape)
     _, discount_t, lambda_t, weight = returns.segment(u, 0.9, 1.0)
@@ -73,7 +74,7 @@ def test_the_loss_by_loops(by: Any, core: GRU | None):
     agent = HCA(
         torso=NET, core=core, streams=3, length=20, by=by, gamma=0.9, truncation=2.0, units=8, reward=Scaled(2.0)
     )
-    state, u = unrolled(agent, probes.Recall())
+    state, u = unrolled(agent, probes.Recall(5))
     net = state.net
     seen, _ = networks.unroll(net, u.step.obs, u.memory, u.step.first)
     lp, value, earned, f = (np.asarray(x, np.float64) for x in (seen.policy.log_probs, seen.value, seen.earned, seen.features))  # fmt: skip
