@@ -8,7 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yozh.agents import A2C, DQN, ES, MDPO, NPG, PPG, PPO, PQN, REINFORCE, TRPO, Constant, Linear
+from yozh.agents import (
+    A2C,
+    ACER,
+    DQN,
+    ES,
+    HCA,
+    MDPO,
+    NPG,
+    PPG,
+    PPO,
+    PQN,
+    QAC,
+    REINFORCE,
+    TRPO,
+    Constant,
+    Linear,
+    OffPolicyMDPO,
+)  # fmt: skip
 from yozh.agents.backups import Munchausen
 from yozh.agents.directions import Differences, Ranks
 from yozh.agents.estimators import GAE, Mean, NStep, TotalReturn
@@ -78,6 +95,14 @@ SMALL: dict[str, Small] = {
         A2C(learning_rate=1e-2, torso=NET, streams=16, length=5, gamma=0.9),
         medley={"length": 8, "estimator": GAE(0.95), "entropy_coefficient": 0.01},
     ),
+    "acer": Small(
+        ACER(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, batch=4, capacity=80, delta=0.01, truncation=1.01,
+             average=Soft(0.1), max_gradient_norm=0.1, normalise_observations=True),
+        {"average": Hard(5), "torso": Auto((8,)), "core": GRU(8), "shared": True, "reward": Clipped(0.5),
+         "normalise_observations": False, "batch": 8, "capacity": 40, "updates": 2, "streams": 4, "length": 4},
+        ACER(learning_rate=3e-3, torso=NET, streams=8, length=8, batch=8, capacity=640, gamma=0.9),
+        continuous=False, stores_policy=False,
+    ),
     "dqn": Small(
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
             target=Hard(10), normalise_observations=True, max_gradient_norm=0.1, epsilon=Linear(0.9, 0.3, 1.0)),
@@ -113,6 +138,24 @@ SMALL: dict[str, Small] = {
         PPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, policy_phases=4,
             auxiliary_epochs=2, entropy_coefficient=0.0),
         refused={"shared": True},
+    ),
+    "hca": Small(
+        HCA(learning_rate=Linear(1e-2, 0.0), torso=NET, units=8, streams=2, length=8, truncation=1.01, max_gradient_norm=0.1,
+            normalise_observations=True),
+        {"torso": Auto((8,)), "core": GRU(8), "reward": Clipped(0.5), "by": "returns", "units": 4, "normalise_observations": False,
+         "streams": 4, "length": 4},
+        HCA(learning_rate=3e-3, torso=NET, units=16, streams=16, length=8, gamma=0.9),
+        continuous=False, stores_policy=False,
+    ),
+    "offpolicymdpo": Small(
+        OffPolicyMDPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, batch=8, gradient_steps=3, capacity=80,
+                      warm_up=4, target=Soft(0.1), temperature=0.1, max_gradient_norm=0.1, normalise_observations=True),
+        {"target": Hard(5), "torso": Auto((8,)), "core": GRU(8), "shared": True, "reward": Clipped(0.5),
+         "normalise_observations": False, "gradient_steps": 2, "batch": 16, "sequence": 3, "capacity": 40, "warm_up": 64,
+         "streams": 4, "length": 4},
+        OffPolicyMDPO(learning_rate=3e-3, torso=NET, streams=8, length=8, batch=32, gradient_steps=4, capacity=2000, warm_up=100,
+                      gamma=0.9, target=Soft(0.02), sequence=3),
+        continuous=False, stores_policy=False,
     ),
     "ppo": Small(
         PPO(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, clip=0.05,
@@ -152,6 +195,13 @@ SMALL: dict[str, Small] = {
         NATURAL_STRUCTURE | {"tries": 1},
         TRPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
         refused={"shared": True},
+    ),
+    "qac": Small(
+        QAC(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, normalise_observations=True),
+        {"torso": Auto((8,)), "core": GRU(8), "shared": True, "baseline": False, "sarsa": True, "normalise_observations": False,
+         "streams": 4, "length": 4},
+        QAC(learning_rate=3e-3, torso=NET, streams=16, length=5, gamma=0.9),
+        continuous=False, stores_policy=False,
     ),
 }  # fmt: skip
 

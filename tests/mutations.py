@@ -28,7 +28,7 @@ R, E, H = "tests/test_recurrent_dqn.py::", "tests/test_ensemble.py::", "tests/te
 
 PQN, TABULAR = "yozh/agents/pqn.py", "yozh/tabular/"
 Q, T, S = "tests/test_pqn.py::", "tests/test_tabular.py::", "tests/test_studies.py::"
-G, L, K = "tests/test_gradient.py::", "tests/test_least_squares.py::", "tests/test_bank.py::"
+G, L, KB = "tests/test_gradient.py::", "tests/test_least_squares.py::", "tests/test_bank.py::"
 STUDY = "yozh/studies/"
 
 NATURAL, TRPO, MDPO, PPG, PPO = (f"yozh/agents/{name}.py" for name in ("natural", "trpo", "mdpo", "ppg", "ppo"))
@@ -42,6 +42,11 @@ HOST, K = "yozh/stores/host.py", "tests/test_host_replay.py::"
 EPISODES, ESTIMATORS, REINFORCE = "yozh/stores/episodes.py", "yozh/agents/estimators.py", "yozh/agents/reinforce.py"
 ES, DIRECTIONS = "yozh/agents/es.py", "yozh/agents/directions.py"
 Z, ZE = "tests/test_episodes.py::", "tests/test_es.py::"
+ACER, ACTOR_Q, QAC, OFF_MDPO, HCA = (
+    f"yozh/agents/{n}.py" for n in ("acer", "actor_q", "qac", "off_policy_mdpo", "hca")
+)
+AQ, HC = "tests/test_actor_q.py::", "tests/test_hca.py::"
+
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -284,14 +289,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
      L + "test_the_sea_as_a_table_is_the_environment"),
     (STUDY + "natural_gradient.py", "STAY = np.array([0.8, 0.1])", "STAY = np.array([0.7, 0.1])", S + "test_its_numbers_hold[natural_gradient]"),
     (STUDY + "deep_sea.py", "if earned > 0.5", "if earned > 1.5", S + "test_its_numbers_hold[deep_sea]"),
-    ("yozh/environments/bank.py", "(state.lent < self.budget)", "(state.lent <= self.budget)", K + "test_nobody_gets_money_that_is_not_there"),
-    ("yozh/environments/bank.py", "self.weights @ state.client + self.bias)", "self.weights @ state.client)", K + "test_chances_of_paying_back"),
+    ("yozh/environments/bank.py", "(state.lent < self.budget)", "(state.lent <= self.budget)", KB + "test_nobody_gets_money_that_is_not_there"),
+    ("yozh/environments/bank.py", "self.weights @ state.client + self.bias)", "self.weights @ state.client)", KB + "test_chances_of_paying_back"),
     ("yozh/environments/bank.py", "jnp.where(over, profit, 0.0)", "jnp.where(over, gain, 0.0)",
-     K + "test_payment_by_step_and_by_month_are_the_same_money"),
+     KB + "test_payment_by_step_and_by_month_are_the_same_money"),
     ("yozh/environments/bank.py", "value[n - 1, 1:], gain + value[n - 1, :-1])", "value[n - 1, 1:], gain + value[n - 1, 1:])",
-     K + "test_the_equations_as_written_out"),
+     KB + "test_the_equations_as_written_out"),
     ("yozh/environments/bank.py", "value[n - 1, money] - value[n - 1, money - 1])", "0 * value[n - 1, money])",
-     K + "test_the_best_policy_earns_what_the_equations_say[3]"),
+     KB + "test_the_best_policy_earns_what_the_equations_say[3]"),
     (TABULAR + "gradient.py", "+ fall * p @ ahead", "+ p @ ahead", G + "test_mean_and_variance_of_generalised_advantages[0.7]"),
     (TABULAR + "gradient.py", "fall * (1 - fall) *", "fall * (2 - fall) *", G + "test_mean_and_variance_of_generalised_advantages[0.7]"),
     (TABULAR + "gradient.py", "+ mdp.spread**2", "+ 0 * mdp.spread", G + "test_mean_and_variance_of_generalised_advantages[0.0]"),
@@ -304,6 +309,33 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("yozh/networks/torsos.py", "size, self.widths, key, activation", "size, self.widths or (8,), key, activation",
      "tests/test_networks.py::test_without_layers_a_policy_is_a_table"),
     (STUDY + "bank.py", "update(-gradient, state)", "update(gradient, state)", S + "test_its_numbers_hold[bank]"),
+    (ACER, "jnp.sum(k * g, -1, keepdims=True) - delta", "jnp.sum(k * g, -1, keepdims=True) + delta",
+     AQ + "test_the_projection_solves_the_quadratic_programme"),
+    (ACER, "1.0 - clip / ratio)", "1.0 - 1.0 / ratio)", AQ + "test_truncation_with_its_correction_has_no_bias"),
+    (ACER, "jnp.minimum(clip, select(ratio, action))", "select(ratio, action)", AQ + "test_the_correction_as_the_paper_prints_it"),
+    (ACER, "share - probs * jnp.sum(share, -1, keepdims=True)", "share", AQ + "test_the_correction_as_the_paper_prints_it"),
+    (ACER, "self.unroll(state.target, state, u)", "self.unroll(net, state, u)", AQ + "test_acers_loss_by_loops[feedforward]"),
+    (ACER, "g = g + self.entropy", "g = g - self.entropy", AQ + "test_acers_loss_by_loops[feedforward]"),
+    (ACTOR_Q, "{MEMORY: memory}", "{MEMORY: after}", AQ + "test_on_policy_nothing_is_corrected[recurrent]"),
+    ("yozh/stores/fresh.py", "state.head - self.window", "state.head - self.window - 1",
+     AQ + "test_the_newest_unrolls_come_first_and_replay_beside_them"),
+    (QAC, "said if self.sarsa else value", "value", AQ + "test_the_q_actor_critics_loss_by_loops[True-False]"),
+    (QAC, "fixed - jax.lax.stop_gradient(value) if self.baseline else fixed", "fixed",
+     AQ + "test_the_q_actor_critics_loss_by_loops[False-True]"),
+    ("yozh/agents/actor_critic.py", "lambda net: (net.critic, net.value)", "lambda net: (net.critic, net.critic)",
+     AQ + "test_a_critic_at_rate_0_stays_as_it_was_drawn"),
+    (OFF_MDPO, "policy.kl(before) / step", "before.kl(policy) / step", AQ + "test_the_policys_step_ends_where_mirror_descent_says"),
+    (OFF_MDPO, "- temperature * policy.entropy()", "- policy.entropy()", AQ + "test_the_policys_step_ends_where_mirror_descent_says"),
+    (OFF_MDPO, "expected(policy, q_target) + self", "expected(policy, q) + self", AQ + "test_off_policy_mdpos_loss_by_loops[feedforward]"),
+    (HCA, "[lambda_t[:-1], jnp.zeros_like", "[lambda_t[:-1], jnp.ones_like", HC + "test_what_belongs_to_the_future_of_a_step"),
+    (HCA, "(1.0 - go_t) * value_t", "(1.0 - lambda_t) * value_t", HC + "test_what_belongs_to_the_future_of_a_step"),
+    (HCA, "jax.lax.stop_gradient(seen.earned[:-1]) + jnp", "0.0 + jnp", HC + "test_the_loss_by_loops[feedforward-states]"),
+    (HCA, "(1.0 - ratio) * surprise", "(1.0 - ratio) * target", HC + "test_the_loss_by_loops[feedforward-returns]"),
+    ("yozh/networks/hindsight.py", "jnp.zeros_like(zero.weight)", "zero.weight",
+     HC + "test_hindsight_begins_as_the_policy"),
+    (LOSSES, "(worth - baseline) + expected)", "(worth - baseline))", S + "test_its_numbers_hold[action_baselines]"),
+    (LOSSES, "jnp.sum(slope * (action - mean), -1)", "jnp.sum(slope * action, -1)", B + "test_a_linear_baseline_of_the_action"),
+    ("yozh/studies/hindsight.py", "sign > 0", "sign < 0", S + "test_its_numbers_hold[hindsight]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
     ("yozh/environments/ale.py", "self._boundary.last, self._begins, action", "self._boundary.last, action, action",
      X + "test_games_that_wait_for_fire_begin_with_it[ale]"),

@@ -8,43 +8,49 @@ import numpy as np
 import pytest
 
 from yozh.studies import (
+    action_baselines,
     bank,
     credit,
     deadly_triad,
     deep_sea,
     entropy,
     gae_map,
+    hindsight,
     iid,
     ladder,
     left_rock,
     maximisation_bias,
     n_step_u,
     natural_gradient,
+    poor_critic,
     staleness,
     study,
 )
 from yozh.studies.study import Check, Outcome, near
 
 STUDIES = {
+    "action_baselines": (action_baselines, 40),
     "bank": (bank, 3),
     "credit": (credit, 4000),
     "deadly_triad": (deadly_triad, None),
     "deep_sea": (deep_sea, 1),
     "entropy": (entropy, 200),
     "gae_map": (gae_map, None),
+    "hindsight": (hindsight, 20),
     "iid": (iid, 2),
     "ladder": (ladder, 20_000),
     "left_rock": (left_rock, 10),
     "maximisation_bias": (maximisation_bias, 600),
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),
+    "poor_critic": (poor_critic, 10),
     "staleness": (staleness, None),
 }
 """With fewer repetitions than they have by themselves."""
 ENDS = {name: bank.METHODS[name] for name in ("finite differences", "actor-critic")}
 TWO = {name: iid.AGENTS[name] for name in ("16 streams × 5 steps", "1 stream × 80 steps")}
 SMALLER = {"bank": {"METHODS": ENDS}, "iid": {"AGENTS": TWO}, "deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
-LONG = {"bank", "iid", "n_step_u"}
+LONG = {"bank", "iid", "n_step_u", "poor_critic"}
 
 
 def test_every_study_is_tried():

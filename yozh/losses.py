@@ -4,6 +4,8 @@ Every loss is to be minimised, and nothing here stops a gradient: detach advanta
 where they shall be constants.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -42,6 +44,26 @@ def select(values: Float[Array, "*b n"], action: Int[Array, "*b"]) -> Batch:
 def policy_gradient(log_prob: Batch, advantage: Batch) -> Batch:
     """`-log pi(a|s) A` (Sutton et al. 2000; Williams 1992)."""
     return -log_prob * advantage
+
+
+def action_baseline(log_prob: Batch, worth: Batch, baseline: Batch, expected: Batch) -> Batch:
+    """`-(log pi(a|s) (A - b(s, a)) + E_pi b(s, .))`: a baseline that knows the action, and the correction which that takes.
+
+    `expected` must be differentiable in the policy: its gradient is the mean that the baseline took away; without it the
+    gradient is biased. `worth` and `baseline` are constants (Gu et al. 2017, eq. 6; Wu et al. 2018; Tucker et al. 2018).
+    """
+    return -(log_prob * (worth - baseline) + expected)
+
+
+def linear_baseline(q: Callable[[Array], Batch], action: Float[Array, "*b d"], mean: Float[Array, "*b d"]) -> tuple[Batch, Batch]:  # fmt: skip
+    """Q-Prop's baseline `b(s, a) = grad_a Q(s, mean) . (a - mean)`, and what `action_baseline` takes for its expectation.
+
+    `q` maps actions `[*b, d]` to `[*b]`, each to its own. The second answer has the gradient of `E_pi b`, through the
+    mean of a policy whose noise is symmetric, that is the deterministic policy gradient (Gu et al. 2017, eq. 5).
+    """
+    slope = jax.lax.stop_gradient(jax.grad(lambda a: jnp.sum(q(a)))(mean))
+    baseline = jnp.sum(slope * (action - mean), -1)
+    return jax.lax.stop_gradient(baseline), jnp.sum(slope * (mean - jax.lax.stop_gradient(mean)), -1)
 
 
 def ppo_clip(ratio: Batch, advantage: Batch, clip: Number) -> Batch:

@@ -48,7 +48,7 @@ def episodic(make: type[Agent], **settings: Any) -> Callable[[str], Agent]:
     return lambda env: make(**(WORLDS[env] | {"horizon": HORIZON.get(env, 1000)} | settings))
 
 
-def search(kind: str, make: type[Agent]) -> Callable[[str], Agent]:
+def search(kind: str, make: type[ES]) -> Callable[[str], Agent]:
     """Scores are whole returns, without discount and unscaled."""
 
     def agent(env: str) -> Agent:

@@ -14,11 +14,11 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from yozh import networks
-from yozh.agents.actor_critic import ActorCriticAgent, stirred
+from yozh.agents.actor_critic import ActorCriticAgent, critic_scaled, stirred
 from yozh.agents.base import State
 from yozh.agents.estimators import Estimator, NStep
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Unroll, leaf, require, static
+from yozh.core import Experience, Unroll, concrete, leaf, require, static
 from yozh.losses import explained_variance, policy_gradient, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -33,6 +33,8 @@ class A2C(ActorCriticAgent):
 
     learning_rate: Schedule = schedule(7e-4)
     """Of RMSProp."""
+    critic_rate: Float[Array, ""] = leaf(1.0)
+    """Of the critic, in units of `learning_rate`; with a shared trunk, of its last layer alone. At 0 the critic stays as it was drawn."""
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     estimator: Estimator = NStep(5)
@@ -64,6 +66,8 @@ class A2C(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"a2c: {name} must be positive, not {getattr(self, name)}")
+        rate = self.critic_rate
+        require(not concrete(rate) or rate >= 0, lambda: f"a2c: critic_rate must not be negative, and is {rate}")
         if isinstance(self.estimator, NStep):
             require(
                 self.estimator.n <= self.length,
@@ -76,6 +80,9 @@ class A2C(ActorCriticAgent):
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return optax.rmsprop(self.learning_rate(counts), decay=0.99, eps=1e-5)
+
+    def pace(self, updates: ActorCritic) -> ActorCritic:
+        return critic_scaled(updates, self.critic_rate)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Any]:
         # The reward statistics move first, the network then sees rewards on the new scale.

@@ -98,3 +98,10 @@ class ActorCriticAgent(GradientAgent):
 def stirred(net: N, noise: Key[Array, ""] | None) -> N:
     """With the noise of its layers, where there is any."""
     return net if noise is None else perturbed(net, noise)
+
+
+def critic_scaled(updates: ActorCritic, rate: Float[Array, ""]) -> ActorCritic:
+    """What is added to the weights, the critic's times `rate`; of a shared trunk the last layer alone is the critic's."""
+    critic = lambda net: (net.critic, net.value)  # noqa: E731
+    scaled = jax.tree.map(lambda x: rate * x, critic(updates))
+    return eqx.tree_at(critic, updates, scaled, is_leaf=lambda x: x is None)

@@ -75,6 +75,10 @@ class GradientAgent(Agent):
         """What follows an update: target networks."""
         return state
 
+    def pace(self, updates: Network) -> Network:
+        """What is added to the weights, once parts that learn at a rate of their own are scaled."""
+        return updates
+
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
         net = self.network(spec, key)
         counts = Counts.zero()
@@ -119,7 +123,7 @@ class GradientAgent(Agent):
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
             updates, memory = optimiser.update(gradient, memory)
-        net = jax.tree.map(jnp.add, state.net, unravel(updates))
+        net = jax.tree.map(jnp.add, state.net, self.pace(unravel(updates)))
         return net, memory, Report(metrics | {"loss": found, "gradient_norm": norm}, finite, priority)
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:

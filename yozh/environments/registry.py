@@ -14,6 +14,7 @@ from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole, Pendulum
 from yozh.environments.deep_sea import DeepSea
+from yozh.environments.delayed_effect import DelayedEffect
 from yozh.environments.host import AsHost
 from yozh.environments.options import instead, of_function, of_gymnasium
 
@@ -25,6 +26,7 @@ PURE: dict[str, Callable[..., Env]] = {
     "CartPole-v1": CartPole,
     "Catch": Catch,
     "DeepSea": DeepSea,
+    "DelayedEffect": DelayedEffect,
     "Endless": probes.Endless,
     "Medley": probes.Medley,
     "Pendulum-v1": Pendulum,

@@ -91,15 +91,18 @@ class PolicyNetwork(Network):
 
 
 class ActorCritic(Network):
-    """A policy and a value, each with its own trunk, or both on the actor's."""
+    """A policy and a value, or one of every action, each with its own trunk, or both on the actor's."""
 
     actor: Trunk
     critic: Trunk | None
     policy: PolicyHead
     value: Linear
+    actions: int | None = eqx.field(static=True)
 
     def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *,
-                 shared: bool, init: str = "orthogonal", squash: bool = False, log_std: float = 0.0):  # fmt: skip
+                 shared: bool, init: str = "orthogonal", squash: bool = False, log_std: float = 0.0,
+                 actions: int | None = None):  # fmt: skip
+        """`actions`: so many that each has a value; the second answer is then `[actions]`."""
         require(
             not (spec.legal and isinstance(spec.action, spaces.Box)),
             lambda: f"a mask forbids choices, and actions of {spaces.describe(spec.action)} are none",
@@ -109,7 +112,8 @@ class ActorCritic(Network):
         self.critic = None if shared else Trunk(torso, core, spec, c)
         size = self.actor.size(spec)
         self.policy = PolicyHead(spec.action, size, p, init=init, squash=squash, log_std=log_std)
-        self.value = linear(size, 1, v, init=init, gain=1.0)
+        self.value = linear(size, actions or 1, v, init=init, gain=1.0)
+        self.actions = actions
 
     def embed(self, obs: PyTree) -> PyTree:
         x = self.actor.torso(obs)
@@ -122,8 +126,9 @@ class ActorCritic(Network):
         c, memory_c = self.critic.recur(x[1], memory[1])
         return (a, c), (memory_a, memory_c)
 
-    def read(self, x: PyTree, legal: Bool[Array, " n"] | None) -> tuple[Distribution, Float[Array, ""]]:
-        return self.policy(x[0], legal), self.value(x[1])[0]
+    def read(self, x: PyTree, legal: Bool[Array, " n"] | None) -> tuple[Distribution, Float[Array, "*actions"]]:
+        value = self.value(x[1])
+        return self.policy(x[0], legal), value[0] if self.actions is None else value
 
     def initial_memory(self) -> PyTree:
         return self.actor.initial_memory(), () if self.critic is None else self.critic.initial_memory()

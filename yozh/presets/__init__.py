@@ -6,7 +6,7 @@ from typing import Any
 from yozh import agents
 from yozh.core import YozhError
 from yozh.environments.atari import is_game
-from yozh.presets import a2c, ars, atari, dqn, es, mdpo, npg, ppg, ppo, pqn, reinforce, trpo, vpg
+from yozh.presets import a2c, acer, ars, atari, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, reinforce, trpo, vpg
 from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
@@ -14,22 +14,9 @@ from yozh.presets.preset import Preset
 __all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read", "start", "write"]
 
 _PRESETS = {
-    (kind, env): preset
-    for kind, m in {
-        "a2c": a2c,
-        "ars": ars,
-        "dqn": dqn,
-        "es": es,
-        "mdpo": mdpo,
-        "npg": npg,
-        "ppg": ppg,
-        "ppo": ppo,
-        "pqn": pqn,
-        "reinforce": reinforce,
-        "trpo": trpo,
-        "vpg": vpg,
-    }.items()
-    for env, preset in m.PRESETS.items()
+    (module.__name__.rpartition(".")[2], env): preset
+    for module in (a2c, acer, ars, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, reinforce, trpo, vpg)
+    for env, preset in module.PRESETS.items()
 }
 
 
