@@ -303,7 +303,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (STUDY + "entropy.py", "(noise**2 - 1)).mean(0) + bonus * left", "(noise**2 - 1)).mean(0) - bonus * left", S + "test_its_numbers_hold[entropy]"),
     (STUDY + "gae_map.py", "fitted(gamma), gamma, lam)", "fitted(gamma), gamma, 1 - lam)", S + "test_its_numbers_hold[gae_map]"),
     (STUDY + "credit.py", "LAM, before, after)", "GAMMA, before, after)", S + "test_its_numbers_hold[credit]"),
-    (STUDY + "staleness.py", "if corrected else old", "if corrected else old**2", S + "test_its_numbers_hold[staleness]"),
+    (STUDY + "staleness.py", "went[max(0, update - lag)]", "went[update]", S + "test_its_numbers_hold[staleness]"),
     (STUDY + "left_rock.py", "x[0] = rng", "x[1:] = rng", S + "test_its_numbers_hold[left_rock]"),
     (STUDY + "iid.py", "- late[name].mean())", "- 600.0)", S + "test_its_numbers_hold[iid]"),
     ("yozh/networks/torsos.py", "size, self.widths, key, activation", "size, self.widths or (8,), key, activation",

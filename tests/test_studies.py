@@ -39,7 +39,7 @@ STUDIES = {
     "hindsight": (hindsight, 20),
     "iid": (iid, 2),
     "ladder": (ladder, 20_000),
-    "left_rock": (left_rock, 10),
+    "left_rock": (left_rock, 40),
     "maximisation_bias": (maximisation_bias, 600),
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),

@@ -16,7 +16,7 @@ FREE, CAUGHT, RATE = 1000, 1000, 0.3
 PLACES = np.linspace(-0.5, 1, 31)
 
 
-def chance(w: Float[np.ndarray, "2 *b"], x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def chance(w: Float[np.ndarray, "2 *b"], x: float | Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return 1 / (1 + np.exp(-(w[0] + w[1] * x)))
 
 
