@@ -108,12 +108,12 @@ class GradientAgent(Agent):
         """One gradient step, of `loss` unless another one is given. A gradient that is not finite counts as zero, and is
         reported."""
         loss, optimiser = self.loss if loss is None else loss, self.optimiser(state.counts)
-        net, memory, report = self.step(loss, optimiser, state.optimiser, state, batch, key)
+        net, memory, report = self.step_down(loss, optimiser, state.optimiser, state, batch, key)
         counts = eqx.tree_at(lambda c: c.updates, state.counts, state.counts.updates + 1)
         state = self.after(eqx.tree_at(lambda s: (s.net, s.optimiser, s.counts), state, (net, memory, counts)))
         return state, report
 
-    def step(self, loss: Callable[..., Any], optimiser: optax.GradientTransformation, memory: PyTree, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[Network, PyTree, Report]:  # fmt: skip
+    def step_down(self, loss: Callable[..., Any], optimiser: optax.GradientTransformation, memory: PyTree, state: State, batch: Any, key: Key[Array, ""] | None) -> tuple[Network, PyTree, Report]:  # fmt: skip
         """The network and the optimiser's memory after one step down `loss(net, state, batch, key)`."""
         value_and_grad = jax.value_and_grad(lambda net: loss(net, state, batch, key), has_aux=True)
         (found, (metrics, priority)), gradient = value_and_grad(state.net)

@@ -35,7 +35,7 @@ def live(agents: int, seeds: int) -> tuple[Float[np.ndarray, "ticks seeds"], Flo
         w += RATE * np.stack([push.mean(0), (push * x).mean(0)])
         v += RATE * np.stack([better.mean(0), (better * x).mean(0)])
         field[tick] = chance(w, PLACES[:, None]).mean(0)
-    return field, 1 - chance(w, -0.9)
+    return field, 1 - chance(w, np.array(-0.9))
 
 
 def run(repetitions: int = 40) -> Outcome:
