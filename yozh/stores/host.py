@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from yozh.core import AnyArray, Unroll, YozhError, require
+from yozh.core import AnyArray, Drawn, Unroll, YozhError, require
 from yozh.stores import chunks
 from yozh.stores.columns import Column, Frames, Stack, Steps, stackable
 
@@ -82,13 +82,21 @@ class HostReplay:
         Moments are counted from the first step on. The arrays are the caller's.
         """
         require(self.ready(), f"the replay has {self.filled} transitions a stream, and a window {self.window}")
-        bits = np.asarray(jax.random.bits(key, (2, self.batch), jnp.uint32))
-        age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64)
-        stream = (bits[1] % np.uint32(self.streams)).astype(np.int64)
+        age, stream = self._draw(key, self.batch)
         start = self.head - self.window - age
         where = (start + np.arange(self.window + 1)[:, None]) % self.moments
         content = [column.read(where, stream) for column in self._columns.values()]
         return jax.tree.unflatten(self._shape, [*content, *_unweighted(self.batch)]), (stream, start)
+
+    def draws(self, key: Key[Array, ""], n: int) -> Drawn:
+        """As `Replay.draws`."""
+        return Drawn((self._draw(key, n)[0] + self.window) * self.streams)
+
+    def _draw(self, key: Key[Array, ""], n: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """How many moments a window ended ago, and its stream."""
+        bits = np.asarray(jax.random.bits(key, (2, n), jnp.uint32))
+        age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64)
+        return age, (bits[1] % np.uint32(self.streams)).astype(np.int64)
 
     def feedback(self, handle: Handle, priority: Float[AnyArray, " batch"] | None) -> None:
         """Nothing: windows are drawn uniformly."""
