@@ -2,21 +2,54 @@
 
 import functools
 import importlib
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from yozh.studies import deadly_triad, maximisation_bias, n_step_u, study
+from yozh.studies import (
+    annealing_noise,
+    blind_cliffwalk,
+    deadly_triad,
+    duplicated_actions,
+    maximisation_bias,
+    n_step_u,
+    overestimation,
+    popart_outlier,
+    replay,
+    risk,
+    soft_divergence,
+    study,
+)
 from yozh.studies.study import Check, Outcome, near
 
 STUDIES = {"deadly_triad": (deadly_triad, []), "maximisation_bias": (maximisation_bias, ["--repetitions", "600"]),
            "n_step_u": (n_step_u, ["--repetitions", "60"])}  # fmt: skip
 
+SMALL = {
+    annealing_noise: 1,
+    duplicated_actions: 1,
+    overestimation: 2,
+    popart_outlier: 2,
+    replay: 2,
+    risk: 1000,
+    soft_divergence: 4,
+}
+"""Runs of each (of `risk` updates) with which its numbers hold as well."""
 
-def test_every_study_is_tried():
+NAMES = [*STUDIES, "blind_cliffwalk", *(module.__name__.rpartition(".")[2] for module in SMALL)]
+PICTURES = Path(__file__).parents[1] / "docs" / "algorithms"
+
+
+def test_every_study_is_tried_and_its_picture_shown():
     found = {p.stem for p in Path(study.__file__).parent.glob("*.py")} - {"__init__", "study"}
-    assert found == set(STUDIES)
+    assert found == set(NAMES)
+    pages = "".join(p.read_text(encoding="utf-8") for p in PICTURES.glob("*.md"))
+    for name in NAMES:
+        assert f"(studies/{name}.svg)" in pages and f"`python -m yozh.studies.{name}`" in pages, name
+        assert (PICTURES / "studies" / f"{name}.svg").read_text(encoding="utf-8").count("<svg") == 1
 
 
 @pytest.mark.parametrize("name", ["deadly_triad", "maximisation_bias"])
@@ -27,6 +60,21 @@ def test_its_numbers_hold(name: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == 0, said
     assert said.count(": holds") >= 6 and f"picture: {tmp_path / name}.svg" in said
     assert (tmp_path / f"{name}.svg").read_text().count("<svg") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", SMALL, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_its_numbers_hold_in_a_few_runs(module: Any):
+    outcome = module.run(SMALL[module])
+    assert not [str(check) for check in outcome.checks if not check.holds] and outcome.checks
+    assert outcome.picture.count("<svg") == 1
+
+
+@pytest.mark.slow
+def test_what_is_drawn_decides_how_long_the_blind_cliffwalk_takes():
+    median = {draw: float(np.median(found)) for draw, found in blind_cliffwalk.table(8, 8).items()}
+    assert all(median[b] < 0.9 * median[a] for a, b in itertools.pairwise(blind_cliffwalk.DRAWS)), median
+    assert median["greedy"] == pytest.approx(780, rel=0.4) and median["uniform"] == pytest.approx(5500, rel=0.5)
 
 
 @functools.cache
@@ -70,6 +118,6 @@ def test_the_same_numbers_make_the_same_picture():
 
 
 def test_a_study_is_a_program():
-    for name in STUDIES:
+    for name in NAMES:
         source = Path(importlib.import_module(f"yozh.studies.{name}").__file__ or "").read_text()
         assert f'sys.exit(main("{name}", run' in source

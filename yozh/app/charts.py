@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 INK, GRID, MAIN, FAINT = "#010203", "#010204", "#010205", "#010206"
 SERIES = tuple(f"#01020{d}" for d in "789abcde")
@@ -93,9 +93,12 @@ def bars(figures: dict[str, Any], title: str, label: str) -> str:
         widths = np.diff(edges)
         if edges[0] > 0 and widths[-1] > 2 * widths[0]:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=5))
+            axes.minorticks_off()
         else:
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
+            if edges[-1] >= 1000:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.set_xlabel(label)
         axes.set_title(title)
@@ -110,7 +113,7 @@ def foreseen(evaluations: list[dict]) -> str:
         for i, name in enumerate(("predicted_value", "discounted_return")):
             axes.plot(at, [row["evaluation"][name] for row in evaluations], label=name.replace("_", " "), marker="o", markersize=4, **_look(i))  # fmt: skip
         _legend_below(figure)
-        return _curves(figure, axes, "environment steps", "expected and come")
+        return _curves(figure, axes, "environment steps", "predicted, and what came")
 
 
 def divergence(evaluations: list[dict], bound: float) -> str:
@@ -120,6 +123,7 @@ def divergence(evaluations: list[dict], bound: float) -> str:
         largest = [row["evaluation"]["largest_value"] for row in evaluations]
         axes.semilogy([row["steps"] for row in evaluations], largest, marker="o", markersize=4, color=MAIN)
         axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.minorticks_off()
         return _curves(figure, axes, "environment steps; dashed: the largest return that rewards allow", "largest |value|")  # fmt: skip
 
 

@@ -20,7 +20,13 @@ from yozh.files import atomic_write
 from yozh.runners.fused import Metrics, Run, advance, init
 from yozh.spaces import Discrete
 
-STYLE = {"svg.hashsalt": "yozh", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
+STYLE = {
+    "svg.hashsalt": "yozh",
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+}
 
 
 @dataclasses.dataclass(frozen=True)
