@@ -30,7 +30,7 @@ from yozh.networks import GRU, Auto
 from yozh.runners import evaluation
 from yozh.runners.foresight import Foresight
 from yozh.runners.fused import Fused
-from yozh.runners.replayed import BARS, replayed
+from yozh.runners.replayed import BARS, _figures, replayed
 from yozh.stores import HostReplay, Replay
 
 GAMMA = 0.9
@@ -197,6 +197,12 @@ def test_what_a_run_replays(replay):
         assert found["weight"]["edges"][-1] == 1.0, "the largest of each batch counts fully"
         edges = found["priority"]["edges"]
         assert (edges[0], edges[-1]) == pytest.approx((0.01, 1.0), rel=1e-3)
+
+
+def test_figures_are_of_what_is_finite():
+    assert _figures(np.array([])) is None and _figures(np.array([np.nan, np.inf])) is None
+    found = _figures(np.array([1.0, np.inf, 3.0]))
+    assert found is not None and found["mean"] == 2.0 and sum(found["counts"]) == 2
 
 
 def test_fresh_experience_is_not_replayed():

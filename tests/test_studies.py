@@ -4,7 +4,6 @@ import functools
 import importlib
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +27,8 @@ from yozh.studies.study import Check, Outcome, near
 STUDIES = {"deadly_triad": (deadly_triad, []), "maximisation_bias": (maximisation_bias, ["--repetitions", "600"]),
            "n_step_u": (n_step_u, ["--repetitions", "60"])}  # fmt: skip
 
-SMALL = {
-    annealing_noise: 1,
-    duplicated_actions: 1,
-    overestimation: 2,
-    popart_outlier: 2,
-    replay: 2,
-    risk: 1000,
-    soft_divergence: 4,
-}
-"""Runs of each (of `risk` updates) with which its numbers hold as well."""
-
-NAMES = [*STUDIES, "blind_cliffwalk", *(module.__name__.rpartition(".")[2] for module in SMALL)]
+NAMES = [*STUDIES, "annealing_noise", "blind_cliffwalk", "duplicated_actions", "overestimation", "popart_outlier", "replay", "risk",
+         "soft_divergence"]  # fmt: skip
 PICTURES = Path(__file__).parents[1] / "docs" / "algorithms"
 
 
@@ -63,11 +52,52 @@ def test_its_numbers_hold(name: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", SMALL, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_its_numbers_hold_in_a_few_runs(module: Any):
-    outcome = module.run(SMALL[module])
-    assert not [str(check) for check in outcome.checks if not check.holds] and outcome.checks
+def test_noise_fades_where_something_was_learnt():
+    sigma, _, seen, unseen = annealing_noise.learnt(1)
+    assert sigma[0, -1] < 0.5 * sigma[0, 0] and unseen[0, -1] > 1.5 * seen[0, -1]
+
+
+@pytest.mark.slow
+def test_dueling_tells_duplicated_actions_better():
+    single, dueling = (duplicated_actions.errors(20, which, 1) for which in (False, True))
+    assert np.log(dueling / single).mean() < np.log(0.6)
+
+
+@pytest.mark.slow
+def test_double_promises_less_too_much():
+    (predicted, came), (less, came_double) = (overestimation.values(double, 2) for double in (False, True))
+    late = slice(overestimation.LOOKS // 2, None)
+    bias = (predicted - came)[:, late].mean()
+    assert bias > 0.3 and (less - came_double)[:, late].mean() < 0.85 * bias
+
+
+@pytest.mark.slow
+def test_popart_learns_beside_an_outlier():
+    outcome = popart_outlier.run(2)
+    assert not [str(check) for check in outcome.checks if not check.holds]
     assert outcome.picture.count("<svg") == 1
+
+
+@pytest.mark.slow
+def test_without_a_replay_streaks_are_forgotten():
+    kept, newest = (replay.returns(*replay.WAYS[f"{name}, 1 environment"], 2) for name in ("replay", "newest steps"))
+    assert kept[:, -7:].mean() > 0.9 and replay.forgotten(newest) > 0.5 + replay.forgotten(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["C51", "QR-DQN"])
+def test_two_peaks_are_seen_and_a_risk_is_shunned(name: str):
+    outcomes, chosen = risk.learnt(risk.METHODS[name], 2000)
+    worth, chance = np.asarray(outcomes.worth[0]), np.asarray(outcomes.chance[0])
+    for peak in (-1.0, 1.0):
+        assert chance[np.abs(worth - peak) < risk.WIDTH].sum() > 0.42
+    assert chosen == {name: best for name, (_, best) in risk.RISKS.items()}
+
+
+@pytest.mark.slow
+def test_a_target_network_holds_values_down():
+    share = soft_divergence.share(1, False, 4)
+    assert share[0] == 100 and share[-1] == 0
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ class Foresight(NamedTuple):
     """The largest |value| expected."""
 
     @classmethod
-    def none(cls, shape: tuple[int, ...], fill: float = 0.0) -> "Foresight":
-        return cls(*np.full((5, *shape), fill, np.float32))
+    def none(cls, shape: tuple[int, ...]) -> "Foresight":
+        """Before the first state."""
+        return cls(*np.zeros((5, *shape), np.float32))
 
     def onward(self, value: Float[AnyArray, " B"], reward: Float[AnyArray, " B"], step: TimeStep, gamma: Any) -> "Foresight":  # fmt: skip
         """After one more step, that came of a state worth `value`. A truncated episode is taken to have ended one state earlier, with

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from yozh.agents.sampling import Sampling
-from yozh.core import Agent, Drawn
+from yozh.core import Agent, AnyArray, Drawn
 from yozh.runners.fused import Run
 from yozh.runners.hosted import Hosted
 
@@ -33,13 +33,12 @@ def replayed(agent: Agent, runner: Any, run: Run) -> dict[str, dict[str, Any]] |
         drawn = _draws(agent, run.state, run.store, key)
     if drawn is None:
         return None
-    found = {"age": _figures(np.asarray(drawn.age, float))}
+    found = {"age": _figures(drawn.age)}
     if drawn.priority is not None:
-        priority = np.asarray(drawn.priority, float)
-        found["priority"] = _figures(priority[priority > 0], logarithmic=True)
+        found["priority"] = _figures(drawn.priority[drawn.priority > 0], logarithmic=True)
     if drawn.weight is not None:
-        found["weight"] = _figures(np.asarray(drawn.weight, float))
-    return found
+        found["weight"] = _figures(drawn.weight)
+    return {name: figures for name, figures in found.items() if figures is not None}
 
 
 @eqx.filter_jit
@@ -55,8 +54,13 @@ def _draws(agent: Agent, state: PyTree, content: PyTree, key: Key[Array, ""]) ->
     return eqx.tree_at(lambda d: d.weight, drawn, weight)
 
 
-def _figures(x: np.ndarray, logarithmic: bool = False) -> dict[str, Any]:
-    counts, edges = np.histogram(np.log10(x) if logarithmic else x, BARS)
-    quantiles = {f"p{q}": float(np.percentile(x, q)) for q in (5, 50, 95)}
+def _figures(x: AnyArray, logarithmic: bool = False) -> dict[str, Any] | None:
+    """Of what is finite, if there is any."""
+    numbers = np.asarray(x, float)
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return None
+    counts, edges = np.histogram(np.log10(numbers) if logarithmic else numbers, BARS)
+    quantiles = {f"p{q}": float(np.percentile(numbers, q)) for q in (5, 50, 95)}
     edges = 10**edges if logarithmic else edges
-    return {"mean": float(x.mean()), **quantiles, "counts": counts.tolist(), "edges": edges.tolist()}
+    return {"mean": float(numbers.mean()), **quantiles, "counts": counts.tolist(), "edges": edges.tolist()}
