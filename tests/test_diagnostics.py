@@ -14,7 +14,7 @@ import yozh
 from tests.contract import SMALL
 from tests.test_prioritised import filled, given, store
 from tests.test_stores import B, unrolls
-from yozh.agents import DQN
+from yozh.agents import DQN, PQN
 from yozh.agents.backups import Munchausen
 from yozh.agents.heads import Bootstrapped, Horizons, Hyperbolic
 from yozh.agents.risks import CVaR
@@ -116,7 +116,7 @@ def test_of_agents_without_values_of_actions_nothing_is_said():
 
 
 @pytest.mark.parametrize("parts", [{"core": GRU(4)}, {"heads": Bootstrapped(3)}, {"heads": Horizons((0.5,))},
-                                   {"values": QuantileRegression(8, risk=CVaR(0.3)), "scale": Squashed()}])  # fmt: skip
+                                   {"values": QuantileRegression(quantiles=8, risk=CVaR(0.3)), "scale": Squashed()}])  # fmt: skip
 def test_what_is_expected_is_the_mean_of_the_action_chosen(parts: dict[str, Any]):
     """Of the first answer of several discounts, of all answers of an ensemble; whatever else it is chosen by."""
     agent, env = DQN(torso=Auto((4,)), **parts), Vectorised(probes.Matched(), 6)
@@ -140,7 +140,7 @@ def test_what_is_expected_is_the_mean_of_the_action_chosen(parts: dict[str, Any]
 
 
 def test_pqn_expects_its_largest_value():
-    agent, env = SMALL["pqn"].probe, Vectorised(probes.Matched(), 6)
+    agent, env = PQN(torso=Auto((4,))), Vectorised(probes.Matched(), 6)
     params, (_, step) = agent.policy(agent.init(jax.random.key(0), env.spec)), env.reset(jax.random.key(0))
     q, _ = agent.forward(params, (), step)
     np.testing.assert_array_equal(agent.expected(params, (), step), np.asarray(q).max(-1))
@@ -207,7 +207,7 @@ def test_figures_are_of_what_is_finite():
 
 def test_fresh_experience_is_not_replayed():
     agent = SMALL["a2c"].probe
-    runner = Fused(agent, Vectorised(probes.Chosen(), agent.streams))
+    runner = Fused(agent, Vectorised(probes.Chosen(), agent.experience.streams))
     assert replayed(agent, runner, runner.init(jax.random.key(0))) is None
 
 

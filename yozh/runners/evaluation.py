@@ -93,7 +93,7 @@ def episodes(agent: Agent, params: PyTree, env: BatchedEnv, state: PyTree, step:
         state, step = env.step(state, spaces.clip(env.spec.action, action))
         total = jnp.where(step.first, 0.0, total + step.reward)
         length = jnp.where(step.first, 0.0, length + 1.0)
-        if value is not None:
+        if isinstance(agent, ValueAgent) and value is not None:
             foresight = foresight.onward(value, agent.reward(step.reward), step, agent.gamma)
         row = jnp.arange(rounds)[:, None]
         here = (step.last & (found.done < rounds))[None] & (row == found.done[None])
@@ -140,7 +140,7 @@ def _hosted(
         env.send(jax.tree.map(np.asarray, spaces.clip(env.spec.action, action)))
         step = env.recv()
         total, length = np.where(step.first, 0.0, total + step.reward), np.where(step.first, 0.0, length + 1.0)
-        if value is not None:
+        if isinstance(agent, ValueAgent) and value is not None:
             learnt = np.asarray(agent.reward(jnp.asarray(step.reward)))
             foresight = foresight.onward(np.asarray(value), learnt, step, np.asarray(agent.gamma))
         for i in np.flatnonzero(np.asarray(step.last) & (done < rounds)):

@@ -1,7 +1,8 @@
 """Learnt noise fades where there is something to learn from, and stays where nothing was ever seen (Fortunato et al. 2018).
 
-DQN with noisy layers plays Catch, but the ball only ever falls in the first three of five columns. On the way the mean |σ| of the last layer falls.
-Afterwards the values under draws of the noise are spread wider where the ball is in one of the other columns; before, they are not.
+DQN with noisy layers plays Catch, but the ball only ever falls in the first three of five columns. On the way the mean |σ| of the
+last layer falls. Afterwards the values under draws of the noise are spread wider where the ball is in one of the other columns;
+before, they are not.
 """
 
 import sys
@@ -74,7 +75,8 @@ def learnt(repetitions: int) -> tuple[Float[np.ndarray, "repetitions looks"], ..
     def look(run: Run, metrics: Metrics) -> tuple[Array, ...]:
         wide = spread(run.state.net, jnp.asarray(obs), jax.random.key(0))
         episodes = jnp.maximum(metrics.tally.episodes, 1).astype(jnp.float32)
-        return mean_sigma(run.state.net.head), metrics.tally.returns / episodes, wide[seen].mean(), wide[~seen].mean()
+        score = jnp.divide(metrics.tally.returns, episodes)
+        return mean_sigma(run.state.net.head), score, wide[seen].mean(), wide[~seen].mean()
 
     def one(key: Key[Array, ""]) -> tuple[Array, ...]:
         return watched(agent, env, key, looks=LOOKS, turns=TURNS, look=look)[1]

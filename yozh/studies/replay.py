@@ -1,8 +1,8 @@
 """What a replay is for: without one, an environment's steps resemble each other, and what they do not show is forgotten.
 
-Catch without an end, whose balls fall a hundred times in one column before it is drawn anew. DQN learns from the last 20,000 steps or from the newest ones
-only, of one environment or of 32 side by side; all four take as many steps, and as many updates of as many transitions. Told is the
-return of the greedy policy in Catch as it is, all columns alike.
+Catch without an end, whose balls fall a hundred times in one column before it is drawn anew. DQN learns from the last 20,000
+steps or from the newest ones only, of one environment or of 32 side by side; all four take as many steps, and as many updates of as
+many transitions. Told is the return of the greedy policy in Catch as it is, all columns alike.
 """
 
 import sys
