@@ -78,6 +78,9 @@ class Small:
     """Whether it learns what observations are worth."""
 
 
+UNSCALED = {"reward": {"scale_rewards": False}}
+"""What is scaled by its own deviation does not notice a factor."""
+
 NATURAL = dict(damping=0.01, torso=NET, streams=4, length=8, epochs=2, minibatches=2, solver_steps=2, max_gradient_norm=0.1,
                normalise_observations=True, scale_rewards=True)  # fmt: skip
 NATURAL_STRUCTURE = {
@@ -121,12 +124,14 @@ SMALL: dict[str, Small] = {
          "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+        beside=UNSCALED,
     ),
     "npg": Small(
         NPG(learning_rate=Linear(1e-2, 0.0), **NATURAL),
         NATURAL_STRUCTURE,
         NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
         refused={"shared": True},
+        beside=UNSCALED,
     ),
     "ppg": Small(
         PPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, minibatches=2, clip=0.05, policy_phases=2,
@@ -138,6 +143,7 @@ SMALL: dict[str, Small] = {
         PPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, policy_phases=4,
             auxiliary_epochs=2, entropy_coefficient=0.0),
         refused={"shared": True},
+        beside=UNSCALED,
     ),
     "hca": Small(
         HCA(learning_rate=Linear(1e-2, 0.0), torso=NET, units=8, streams=2, length=8, truncation=1.01, max_gradient_norm=0.1,
@@ -164,6 +170,7 @@ SMALL: dict[str, Small] = {
          "dual_clip": 1.001, "penalty": Adaptive(), "reward": Clipped(0.5), "clip_value": False, "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+        beside=UNSCALED,
     ),
     "pqn": Small(
         PQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, max_gradient_norm=0.1,
@@ -195,6 +202,7 @@ SMALL: dict[str, Small] = {
         NATURAL_STRUCTURE | {"tries": 1},
         TRPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
         refused={"shared": True},
+        beside=UNSCALED,
     ),
     "qac": Small(
         QAC(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, normalise_observations=True),

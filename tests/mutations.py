@@ -47,6 +47,8 @@ ACER, ACTOR_Q, QAC, OFF_MDPO, HCA = (
 )
 AQ, HC = "tests/test_actor_q.py::", "tests/test_hca.py::"
 
+FORESIGHT, EVALUATION, REPLAYED = "yozh/runners/foresight.py", "yozh/runners/evaluation.py", "yozh/runners/replayed.py"
+F = "tests/test_diagnostics.py::"
 
 MUTATIONS: list[tuple[str, str, str, str]] = [
     (RETURNS, "lam * (1.0 - last[1:])", "lam * (1.0 - last[:-1])", A + "test_segment_as_written_out"),
@@ -403,6 +405,36 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (DIRECTIONS, "[half, -half]", "[half, half]", ZE + "test_members_act_with_weights_of_their_own"),
     (ES, "lambda x: x[member]", "lambda x: x[: len(member)]", ZE + "test_each_stream_is_one_member_even_where_streams_are_split"),
     (ES, "- jnp.dot(batch, weights)", "+ jnp.dot(batch, weights)", ZE + "test_a_linear_policy_is_found[ars]"),
+    (FORESIGHT, "reach = 1.0 + gamma * self.reach", "reach = 1.0 + self.reach", F + "test_sums_are_those_of_whole_episodes"),
+    (FORESIGHT, "cut * gamma * self.reach * value", "0.0 * gamma * self.reach * value", F + "test_sums_are_those_of_whole_episodes"),
+    (FORESIGHT, "going * (self.states + whole)", "self.states + whole", F + "test_sums_are_those_of_whole_episodes"),
+    (FORESIGHT, "cut = 1.0 - step.first.astype(np.float32), step.last.astype(np.float32) * step.discount",
+     "cut = 1.0 - step.first.astype(np.float32), 0.0 * step.discount", F + "test_a_time_limit_cuts_no_return[True]"),
+    (EVALUATION, "onward(value, agent.reward(step.reward), step", "onward(value, step.reward, step",
+     F + "test_of_two_steps_the_values_and_the_returns_are_known[False]"),
+    (EVALUATION, "np.asarray(agent.reward(jnp.asarray(step.reward)))", "np.asarray(step.reward)",
+     F + "test_of_two_steps_the_values_and_the_returns_are_known[True]"),
+    (DQN, "self.heads.judge(look.outcomes.mean(), self.gamma), chosen", "self.heads.judge(look.prefer, self.gamma), chosen",
+     F + "test_what_is_expected_is_the_mean_of_the_action_chosen[parts3]"),
+    (DQN, " or isinstance(self.heads, Hyperbolic)", "", F + "test_who_learns_no_discounted_return_expects_none[parts1]"),
+    ("yozh/stores/replay.py", "[0] + self.window) * state.streams", "[0]) * state.streams",
+     F + "test_ages_are_those_of_the_windows_drawn"),
+    ("yozh/stores/host.py", "[0] + self.window) * self.streams", "[0]) * self.streams", F + "test_ages_are_those_of_the_windows_drawn"),
+    (PRIORITISED, "mass ** (1.0 / jnp", "mass ** (1.0 + 0.0 / jnp", F + "test_priorities_are_those_that_were_given[proportional]"),
+    (PRIORITISED, "age = (ring.head - place // streams)", "age = (ring.head - place)",
+     F + "test_priorities_are_those_that_were_given[rank]"),
+    (REPLAYED, "sampling.weights(w, state.counts)", "w", F + "test_what_a_run_replays[replay1]"),
+    (PRIORITISED, "priority > 0, x**self.alpha", "priority > 0, x**0.0",
+     S + "test_what_is_drawn_decides_how_long_the_blind_cliffwalk_takes"),
+    ("yozh/networks/heads.py", "return self.value(x).reshape(shape) +", "return 0.0 * self.value(x).reshape(shape) +",
+     S + "test_dueling_tells_duplicated_actions_better"),
+    ("yozh/networks/noisy.py", "self.weight_sigma * by_weight", "jax.lax.stop_gradient(self.weight_sigma) * by_weight",
+     S + "test_noise_fades_where_something_was_learnt"),
+    ("yozh/agents/risks.py", "jnp.minimum(level / self.alpha, 1.0)", "level", S + "test_two_peaks_are_seen_and_a_risk_is_shunned"),
+    ("yozh/networks/popart.py", "(old_mean - new_mean) / new_sigma", "(new_mean - old_mean) / new_sigma", S + "test_popart_learns_beside_an_outlier"),
+    (DQN, "if not self.double:", "if True:", S + "test_double_promises_less_too_much"),
+    ("yozh/stores/replay.py", "(bits[0] % starts)", "(bits[0] % jnp.uint32(32))", S + "test_without_a_replay_streaks_are_forgotten"),
+    ("yozh/agents/targets.py", "due = updates % self.period == 0", "due = updates % 1 == 0", S + "test_a_target_network_holds_values_down"),
 ]  # fmt: skip
 
 

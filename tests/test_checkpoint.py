@@ -31,6 +31,7 @@ from yozh.networks import MLP
 from yozh.runners import checkpoint, fused, memory
 from yozh.runners.hosted import Hosted
 from yozh.runners.observers import Observer, Stop
+from yozh.runners.replayed import replayed
 from yozh.runners.training import Diverged
 from yozh.spaces import Box, Discrete
 from yozh.stores import Replay
@@ -365,6 +366,7 @@ def test_replay_in_host_memory_learns_what_the_compiled_one_does(replay: Samplin
     assert int(left.updates) == int(right.updates) > 0
     np.testing.assert_allclose(learnt(a), learnt(b), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(float(left.report["loss"]), float(right.report["loss"]), rtol=1e-4)
+    assert replayed(agent, one, a) == replayed(agent, two, b) is not None
 
 
 @pytest.mark.parametrize("replay", [Uniform(), Prioritised()], ids=["uniform", "prioritised"])

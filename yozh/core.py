@@ -94,6 +94,17 @@ class Report(eqx.Module):
     """`[B]`: new priorities of the batch's samples, where the store asks for them."""
 
 
+class Drawn(eqx.Module):
+    """Some draws from a store that nothing is learnt from, for reports."""
+
+    age: Int[AnyArray, " n"]
+    """`[n]`: environment steps since the first transition of each window drawn."""
+    weight: Float[AnyArray, " n"] | None = None
+    """`[n]`: as in `Unroll`; `None` where all are alike."""
+    priority: Float[AnyArray, " n"] | None = None
+    """`[n]`: of stored windows, drawn uniformly; 0 of those that are never drawn. `None` where there are none."""
+
+
 class Env(eqx.Module):
     """A pure environment of one stream, without auto-reset. Its parameters are leaves: vary them with `vmap`."""
 
@@ -184,6 +195,10 @@ class Store(eqx.Module):
 
     def recent(self, state: PyTree, n: int) -> PyTree:
         """Some of the newest observations, at most about `n`, `[k, ...]`; `None` where there are none."""
+        return None
+
+    def draws(self, state: PyTree, key: Key[Array, ""], n: int) -> Drawn | None:
+        """What `n` windows would be if they were sampled now; `None` where old ones are not sampled. Only when `ready`."""
         return None
 
     def sever(self, state: PyTree) -> PyTree:

@@ -133,3 +133,15 @@ class GradientAgent(Agent):
     def forward(self, params: Params | State, memory: PyTree, step: TimeStep) -> tuple[PyTree, PyTree]:
         """The network's answer for a batch of steps `[B, ...]`."""
         return networks.forward(params.net, self.see(params, step), memory, step.first, step.extras.get("legal"))
+
+
+class ValueAgent(GradientAgent):
+    """An algorithm that learns what actions are worth, and says so: `evaluate` holds it against what came."""
+
+    reward: eqx.AbstractVar[Callable[[Array], Array]]
+    """A reward as it is learnt from."""
+
+    @abc.abstractmethod
+    def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"] | None:
+        """The return, of rewards as they are learnt from and discounted by `gamma`, that it expects of its own choice without
+        exploring; `None` if what it learns is none."""

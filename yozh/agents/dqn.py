@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import losses, networks, spaces
 from yozh.agents.backups import Backup, Greedy, Look, Munchausen, Target, Traced
-from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.base import Params, State, ValueAgent
 from yozh.agents.exploration import epsilon_greedy, greedy
-from yozh.agents.heads import Heads, Single
+from yozh.agents.heads import Heads, Hyperbolic, Single
 from yozh.agents.optimisers import Adam, Optimiser
 from yozh.agents.sampling import Sampling, Uniform
 from yozh.agents.scales import PopArt, Raw, Rewards, Same, Scale
@@ -41,7 +41,7 @@ from yozh.networks.noisy import Noise, as_noise, mean_sigma, perturbed
 from yozh.networks.torsos import as_blueprint
 
 
-class DQN(GradientAgent):
+class DQN(ValueAgent):
     """Off-policy; discrete actions, masked or not. Defaults are those of Stable-Baselines3 2.9 unless a field says otherwise."""
 
     learning_rate: Schedule = schedule(1e-4)
@@ -212,6 +212,14 @@ class DQN(GradientAgent):
         if self.noisy is not None or self.heads.explores:
             return greedy(q), extras | more, memory
         return epsilon_greedy(q, self.epsilon(params.counts), key), extras | more, memory
+
+    def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"] | None:
+        """None of Munchausen's backup, which pays itself besides, and of hyperbolic heads, whose discount is no power."""
+        if isinstance(self.backup, Munchausen) or isinstance(self.heads, Hyperbolic):
+            return None
+        look, _ = self.look(params.net, params, memory, step, None)
+        chosen = greedy(self.heads.judge(look.prefer, self.gamma))
+        return losses.select(self.heads.judge(look.outcomes.mean(), self.gamma), chosen)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         """`batch`: windows of replay, `[burn_in + sequence + n_step, B, ...]`."""

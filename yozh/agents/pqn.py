@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import networks, returns, spaces
-from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.base import Params, State, ValueAgent
 from yozh.agents.exploration import epsilon_greedy, greedy
 from yozh.agents.minibatches import Sequences, check_sizes
 from yozh.agents.scales import Raw, Rewards
@@ -43,7 +43,7 @@ class Samples(Sequences):
     """`[B, ...]`"""
 
 
-class PQN(GradientAgent):
+class PQN(ValueAgent):
     """On fresh experience; discrete actions, masked or not, recurrent or not. Defaults are those of the authors' program for
     MinAtar, with fewer streams, unless a field says otherwise."""
 
@@ -100,6 +100,9 @@ class PQN(GradientAgent):
     def act(self, params: Params, memory: PyTree, step: TimeStep, key: Key[Array, ""], *, explore: bool = True) -> tuple[PyTree, PyTree, PyTree]:  # fmt: skip
         q, memory = self.forward(params, memory, step)
         return epsilon_greedy(q, self.epsilon(params.counts), key) if explore else greedy(q), {}, memory
+
+    def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"]:
+        return jnp.max(self.forward(params, memory, step)[0], -1)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         seen = self.see(state, batch.step), self.reward(batch.step.reward)

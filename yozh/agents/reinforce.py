@@ -134,7 +134,9 @@ class REINFORCE(ActorCriticAgent):
         fit = self.fit
 
         def closer(state: State, _: None) -> tuple[State, Report]:
-            net, critic, report = self.step_down(self.value_loss, fit.optimiser, state.critic, state, (batch, worth), noise)
+            net, critic, report = self.step_down(
+                self.value_loss, fit.optimiser, state.critic, state, (batch, worth), noise
+            )
             return eqx.tree_at(lambda s: (s.net, s.critic), state, (net, critic)), report
 
         state, reports = jax.lax.scan(closer, state, None, fit.epochs)

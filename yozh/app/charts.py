@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 INK, GRID, MAIN, FAINT = "#010203", "#010204", "#010205", "#010206"
 SERIES = tuple(f"#01020{d}" for d in "789abcde")
@@ -82,6 +82,49 @@ def small(progress: list[dict], name: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         return _svg(figure, f"{name} against steps")
+
+
+def bars(figures: dict[str, Any], title: str, label: str) -> str:
+    """A histogram that is there already: `counts` between `edges`, on a logarithmic axis if these grow by a factor."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(3.2, 1.9)
+        counts, edges = np.array(figures["counts"], float), np.array(figures["edges"], float)
+        axes.stairs(counts / counts.sum(), edges, fill=True, color=MAIN, alpha=0.75)
+        widths = np.diff(edges)
+        if edges[0] > 0 and widths[-1] > 2 * widths[0]:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=5))
+            axes.minorticks_off()
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            if edges[-1] >= 1000:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.set_xlabel(label)
+        axes.set_title(title)
+        return _svg(figure, title)
+
+
+def foreseen(evaluations: list[dict]) -> str:
+    """What was expected of the visited states, and what came, against steps."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.6, 2.8)
+        at = [row["steps"] for row in evaluations]
+        for i, name in enumerate(("predicted_value", "discounted_return")):
+            axes.plot(at, [row["evaluation"][name] for row in evaluations], label=name.replace("_", " "), marker="o", markersize=4, **_look(i))  # fmt: skip
+        _legend_below(figure)
+        return _curves(figure, axes, "environment steps", "predicted, and what came")
+
+
+def divergence(evaluations: list[dict], bound: float) -> str:
+    """The largest |value| against steps, beside the largest that rewards allow."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(5.6, 2.8)
+        largest = [row["evaluation"]["largest_value"] for row in evaluations]
+        axes.semilogy([row["steps"] for row in evaluations], largest, marker="o", markersize=4, color=MAIN)
+        axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.minorticks_off()
+        return _curves(figure, axes, "environment steps; dashed: the largest return that rewards allow", "largest |value|")  # fmt: skip
 
 
 def seeds(at: np.ndarray, values: np.ndarray, interval: np.ndarray, title: str) -> str:

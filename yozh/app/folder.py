@@ -68,6 +68,7 @@ class RunFolder(Observer):
         self._write(row)
         figures = row["evaluation"].items()
         self._scalars(row["steps"], {f"evaluation/{k}": v for k, v in figures if k not in ("returns", "ci95")})
+        self._scalars(row["steps"], {f"replay/{k}_mean": v["mean"] for k, v in row.get("replay", {}).items()})
 
     def on_alarm(self, row: dict[str, Any]) -> None:
         self._write(row)

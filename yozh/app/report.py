@@ -5,7 +5,7 @@ import html
 import sys
 from pathlib import Path
 
-from yozh.app import charts, page
+from yozh.app import charts, page, value_report
 from yozh.app.folder import RunRecord, read_run
 from yozh.app.group_report import write_group_report
 from yozh.app.seed_group import read_group
@@ -42,6 +42,8 @@ def write_report(path: str | Path) -> Path:
         page.warnings([f"at {row['steps']:,} steps: {row['alarm']}" for row in run.others if "alarm" in row]),
         page.section("Learning curve", f'<div class="pair">{_curves(run)}</div>'),
         _evaluation(run),
+        value_report.values(run),
+        value_report.replay(run),
         _metrics(run),
         _time(run),
         page.section("Settings", page.card(page.settings(run.config))),

@@ -50,6 +50,7 @@ class WandbLog(Observer):
 
     def on_evaluation(self, row: dict[str, Any]) -> None:
         self._scalars(row["steps"], "evaluation", row["evaluation"])
+        self._scalars(row["steps"], "replay", {f"{k}_mean": v["mean"] for k, v in row.get("replay", {}).items()})
 
     def on_end(self, summary: dict[str, Any]) -> None:
         self._run.summary.update({k: v for k, v in summary.items() if k != "evaluation"})

@@ -32,16 +32,17 @@ class Catch(Env):
     def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         middle = jnp.asarray(self.columns // 2, jnp.int32)
         state = Board(jax.random.randint(key, (), 0, self.columns), jnp.zeros((), jnp.int32), middle)
-        return state, restart(self._observe(state))
+        return state, restart(self.observe(state))
 
     def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
         paddle = jnp.clip(state.paddle + action - 1, 0, self.columns - 1)
         state = Board(state.ball_x, state.ball_y + 1, paddle)
         landed = state.ball_y == self.rows - 1
         reward = jnp.where(landed, jnp.where(paddle == state.ball_x, 1.0, -1.0), 0.0)
-        return state, transition(self._observe(state), reward, terminated=landed)
+        return state, transition(self.observe(state), reward, terminated=landed)
 
-    def _observe(self, state: Board) -> Float[Array, "rows columns"]:
+    def observe(self, state: Board) -> Float[Array, "rows columns"]:
+        """1 where the ball is, and where the paddle is."""
         cell = jnp.arange(self.rows * self.columns).reshape(self.rows, self.columns)
         ball = cell == state.ball_y * self.columns + state.ball_x
         return (ball | (cell == (self.rows - 1) * self.columns + state.paddle)).astype(jnp.float32)

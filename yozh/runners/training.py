@@ -27,6 +27,7 @@ from yozh.runners.memory import for_host
 from yozh.runners.observers import Observer, Stop
 from yozh.runners.plan import Plan, Progress
 from yozh.runners.policy import Policy
+from yozh.runners.replayed import replayed
 from yozh.settings import describe
 
 BEAT = 1.0
@@ -249,6 +250,8 @@ class Training:
         if (dead := self._dead_units()) is not None:
             found["dead_units"] = dead
         row = {"steps": progress.steps, "seconds": round(progress.train_seconds, 3), "took": took, "evaluation": found}
+        if (replay := replayed(self.agent, self.runner, self.run)) is not None:
+            row["replay"] = replay
         self._tell("on_evaluation", row)
         return found
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from yozh.core import AnyArray, TimeStep, Unroll
+from yozh.core import AnyArray, Drawn, TimeStep, Unroll
 from yozh.stores.prioritised import PrioritisedReplay
 
 
@@ -35,6 +35,10 @@ class Chances:
         place, weight = _draw(self.store, self._state, key)
         return np.asarray(place).astype(np.int64), np.asarray(weight)
 
+    def draws(self, key: Key[Array, ""], n: int) -> Drawn:
+        """As `PrioritisedReplay.draws`."""
+        return _draws(self.store, self._state, key, n)
+
     def feedback(self, place: Int[np.ndarray, " batch"], priority: Float[AnyArray, " batch"]) -> None:
         self._state = _feedback(self.store, self._state, place.astype(np.int32), jnp.asarray(priority))
 
@@ -53,6 +57,7 @@ def _bare(step: TimeStep) -> Unroll:
     return Unroll(bare, (), (), (), jnp.zeros(streams, jnp.int32), jnp.ones(streams))
 
 
+_draws = jax.jit(PrioritisedReplay.draws, static_argnums=3)
 _add = jax.jit(PrioritisedReplay.add, donate_argnums=1)
 _forget = jax.jit(PrioritisedReplay.forget, donate_argnums=1)
 _feedback = jax.jit(PrioritisedReplay.feedback, donate_argnums=1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from yozh.core import AnyArray, Unroll, YozhError, require
+from yozh.core import AnyArray, Drawn, Unroll, YozhError, require
 from yozh.stores import chunks
 from yozh.stores.chances import Chances
 from yozh.stores.columns import Column, Frames, Stack, Steps, stackable
@@ -97,9 +97,8 @@ class HostReplay:
         require(self.ready(), f"the replay has {self.filled} transitions a stream, and a window {self.window}")
         version, weight = _unweighted(self.batch)
         if self._chances is None:
-            bits = np.asarray(jax.random.bits(key, (2, self.batch), jnp.uint32))
-            age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64) + self.window
-            stream = (bits[1] % np.uint32(self.streams)).astype(np.int64)
+            age, stream = self._draw(key, self.batch)
+            age = age + self.window
         else:
             place, weight = self._chances.draw(key)
             moment, stream = np.divmod(place, self.streams)
@@ -108,6 +107,18 @@ class HostReplay:
         where = (start + np.arange(self.window + 1)[:, None]) % self.moments
         content = [column.read(where, stream) for column in self._columns.values()]
         return jax.tree.unflatten(self._shape, [*content, version, weight]), (stream, start)
+
+    def draws(self, key: Key[Array, ""], n: int) -> Drawn:
+        """As `Replay.draws` or, with `chances`, as `PrioritisedReplay.draws`."""
+        if self._chances is not None:
+            return self._chances.draws(key, n)
+        return Drawn((self._draw(key, n)[0] + self.window) * self.streams)
+
+    def _draw(self, key: Key[Array, ""], n: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """How many moments a window ended ago, and its stream."""
+        bits = np.asarray(jax.random.bits(key, (2, n), jnp.uint32))
+        age = (bits[0] % np.uint32(self.filled - self.window + 1)).astype(np.int64)
+        return age, (bits[1] % np.uint32(self.streams)).astype(np.int64)
 
     def feedback(self, handle: Handle, priority: Float[AnyArray, " batch"] | None) -> None:
         """As `PrioritisedReplay.feedback`, with `chances`; else nothing. A handle is good until the next `add`."""

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from yozh.core import Store, Unroll, concrete, leaf, require, static
+from yozh.core import Drawn, Store, Unroll, concrete, leaf, require, static
 from yozh.stores.ranks import Ranks
 from yozh.stores.ring import Ring
 from yozh.stores.sums import Sums
@@ -86,11 +86,8 @@ class PrioritisedReplay(Store):
     def sample(self, state: Priorities, key: Key[Array, ""]) -> tuple[Unroll, Int[Array, " batch"]]:
         """A batch, and its windows' places, which are good until the next `add`."""
         streams = state.ring.streams
-        share = (jnp.arange(self.batch, dtype=jnp.float32) + jax.random.uniform(key, (self.batch,))) / self.batch
-        place = state.masses.find(share)
+        place, weight = self._draw(state, key, self.batch)
         step, action, extras = state.ring.windows(place // streams, place % streams, self.window)
-        windows = ((state.ring.filled - self.window + 1) * streams).astype(jnp.float32)
-        weight = state.masses.total() / (windows * state.masses[place])
         return Unroll(step, action, extras, (), jnp.zeros(self.batch, jnp.int32), weight), place
 
     def feedback(self, state: Priorities, handle: Int[Array, " batch"], priority: Float[Array, " batch"] | None) -> Priorities:  # fmt: skip
@@ -110,6 +107,29 @@ class PrioritisedReplay(Store):
         place = (state.ring.head - state.ring.filled) % state.ring.moments * state.ring.streams + streams
         state = eqx.tree_at(lambda s: s.ring.filled, state, state.ring.filled - 1)
         return self._write(state, place, jnp.zeros(place.shape), jnp.ones(place.shape, bool))
+
+    def draws(self, state: Priorities, key: Key[Array, ""], n: int) -> Drawn:
+        ring, streams = state.ring, state.ring.streams
+        drawn, uniform = jax.random.split(key)
+        place, weight = self._draw(state, drawn, n)
+        age = (ring.head - place // streams) % ring.moments
+        windows = ((ring.filled - self.window + 1) * streams).astype(jnp.uint32)
+        one = (jax.random.bits(uniform, (n,), jnp.uint32) % windows).astype(jnp.int32)
+        stored = (ring.head - self.window - one // streams) % ring.moments * streams + one % streams
+        return Drawn(age * streams, weight, self._priorities(state, stored))
+
+    def _draw(self, state: Priorities, key: Key[Array, ""], n: int) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+        """Places of windows, one from each of `n` equal parts of the mass, and their weights."""
+        place = state.masses.find((jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key, (n,))) / n)
+        windows = ((state.ring.filled - self.window + 1) * state.ring.streams).astype(jnp.float32)
+        return place, state.masses.total() / (windows * state.masses[place])
+
+    def _priorities(self, state: Priorities, place: Int[Array, " k"]) -> Float[Array, " k"]:
+        """As they were given; of masses that do not depend on them (α = 0) these are 1."""
+        if state.ranks is not None:
+            return state.ranks.numbers[place]
+        mass = state.masses[place]
+        return jnp.where(mass > 0, mass ** (1.0 / jnp.maximum(self.alpha, 1e-6)), 0.0)
 
     def _admit(self, state: Priorities, ring: Ring, length: int) -> Priorities:
         """Follows a ring that grew by `length` moments: windows that are complete now enter, those written over leave."""

@@ -1,8 +1,8 @@
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from yozh.core import Store, Unroll, static
+from yozh.core import Drawn, Store, Unroll, static
 from yozh.stores.ring import Ring
 
 
@@ -30,13 +30,20 @@ class Replay(Store):
         return state.filled >= self.window
 
     def sample(self, state: Ring, key: Key[Array, ""]) -> tuple[Unroll, PyTree]:
-        bits = jax.random.bits(key, (2, self.batch), jnp.uint32)
-        starts = (state.filled - self.window + 1).astype(jnp.uint32)
-        age = (bits[0] % starts).astype(jnp.int32)
-        stream = (bits[1] % jnp.uint32(state.streams)).astype(jnp.int32)
+        age, stream = self._draw(state, key, self.batch)
         step, action, extras = state.windows(state.head - self.window - age, stream, self.window)
         version, weight = jnp.zeros(self.batch, jnp.int32), jnp.ones(self.batch)
         return Unroll(step, action, extras, (), version, weight), ()
 
+    def draws(self, state: Ring, key: Key[Array, ""], n: int) -> Drawn:
+        return Drawn((self._draw(state, key, n)[0] + self.window) * state.streams)
+
     def sever(self, state: Ring) -> Ring:
         return state.sever()
+
+    def _draw(self, state: Ring, key: Key[Array, ""], n: int) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
+        """How many moments a window ended ago, and its stream."""
+        bits = jax.random.bits(key, (2, n), jnp.uint32)
+        starts = (state.filled - self.window + 1).astype(jnp.uint32)
+        age = (bits[0] % starts).astype(jnp.int32)
+        return age, (bits[1] % jnp.uint32(state.streams)).astype(jnp.int32)

@@ -6,14 +6,27 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import matplotlib
+from jaxtyping import Array, Key, PyTree
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from yozh.core import Agent, BatchedEnv, Env, Spec, TimeStep, static
 from yozh.files import atomic_write
+from yozh.runners.fused import Metrics, Run, advance, init
+from yozh.spaces import Discrete
 
-STYLE = {"svg.hashsalt": "yozh", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
+STYLE = {
+    "svg.hashsalt": "yozh",
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +58,47 @@ class Outcome:
     """SVG."""
 
 
+class Buttons(Env):
+    """An environment with several buttons for each of its actions."""
+
+    env: Env
+    each: int = static()
+
+    @property
+    def spec(self) -> Spec:
+        return dataclasses.replace(self.env.spec, action=Discrete(self.each * self._actions))
+
+    @property
+    def _actions(self) -> int:
+        assert isinstance(self.env.spec.action, Discrete)
+        return self.env.spec.action.n
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return self.env.reset(key)
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return self.env.step(state, action % self._actions, key)
+
+
+def watched(agent: Agent, env: BatchedEnv, key: Key[Array, ""], *, looks: int, turns: int, look: Callable[[Run, Metrics], PyTree]) -> tuple[Run, PyTree]:  # fmt: skip
+    """Trains for `looks` stretches of `turns` turns: the run at its end, and what `look` saw after each stretch, `[looks, ...]`. A pure
+    function: vmap it over keys and settings."""
+
+    def stretch(run: Run, _: None) -> tuple[Run, PyTree]:
+        run, metrics = advance(agent, env, run, jnp.int32(turns))
+        return run, look(run, metrics)
+
+    return jax.lax.scan(stretch, init(agent, env, key), length=looks)
+
+
 def panels(columns: int) -> tuple[Figure, list[Axes]]:
     """A figure with some panels side by side, each for one drawing."""
     figure = Figure(figsize=(4.2 * columns, 3.2), layout="constrained")
     with matplotlib.rc_context(STYLE):
-        return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+        axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    return figure, axes
 
 
 def drawn(figure: Figure) -> str:
