@@ -115,7 +115,7 @@ SMALL: dict[str, Small] = {
         {"torso": Auto((8,)), "core": GRU(8), "shared": True, "baseline": False, "sarsa": True, "normalise_observations": False,
          "streams": 4, "length": 4},
         QAC(learning_rate=3e-3, torso=NET, streams=16, length=5, gamma=0.9),
-        continuous=False, stores_policy=False,
+        continuous=False, stores_policy=False, medley={"length": 16, "learning_rate": 1e-2, "entropy_coefficient": 0.03},
     ),
 }  # fmt: skip
 
