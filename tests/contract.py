@@ -104,7 +104,7 @@ SMALL: dict[str, Small] = {
         {"average": Hard(5), "torso": Auto((8,)), "core": GRU(8), "shared": True, "reward": Clipped(0.5),
          "normalise_observations": False, "batch": 8, "capacity": 40, "updates": 2, "streams": 4, "length": 4},
         ACER(learning_rate=3e-3, torso=NET, streams=8, length=8, batch=8, capacity=640, gamma=0.9),
-        continuous=False, stores_policy=False,
+        continuous=False, stores_policy=False, medley={"entropy_coefficient": 0.05, "updates": 2},
     ),
     "dqn": Small(
         DQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, batch=8, capacity=200, warm_up=16, update_every=4,
@@ -209,7 +209,7 @@ SMALL: dict[str, Small] = {
         {"torso": Auto((8,)), "core": GRU(8), "shared": True, "baseline": False, "sarsa": True, "normalise_observations": False,
          "streams": 4, "length": 4},
         QAC(learning_rate=3e-3, torso=NET, streams=16, length=5, gamma=0.9),
-        continuous=False, stores_policy=False,
+        continuous=False, stores_policy=False, medley={"length": 16, "learning_rate": 1e-2, "entropy_coefficient": 0.03},
     ),
 }  # fmt: skip
 

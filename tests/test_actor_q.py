@@ -171,6 +171,7 @@ def test_on_policy_nothing_is_corrected(core: GRU | None):
     """Right after acting, the replayed policy is the one that acted: every ratio is 1, and it is its own average."""
     agent = ACER(torso=NET, core=core, streams=3, length=20, batch=0)
     state, u = unrolled(agent, streams=3, other=False)
+    state = eqx.tree_at(lambda s: s.target, state, state.net)
     _, (metrics, _) = agent.loss(state.net, state, u, jax.random.key(0))
     np.testing.assert_allclose(metrics["ratio"], 1.0, atol=1e-5)
     assert abs(float(metrics["kl"])) < 1e-6 and metrics["projected"] == 0

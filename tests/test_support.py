@@ -182,7 +182,8 @@ def test_entries_of_a_dict_may_depend_on_each_other(name: str):
         "learning_rate": "0.001",
         "entropy_coefficient": "0.05",
     }  # else a policy settles before the entries have met
-    agent, env = override(SMALL[name].probe, slowly if SMALL[name].stores_policy else {}), probes.Pictured()
+    explores = hasattr(SMALL[name].probe, "entropy_coefficient")
+    agent, env = override(SMALL[name].probe, slowly if explores else {}), probes.Pictured()
     run, _ = train(agent, env, 1000)
     judged = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(env, 20), episodes=200, seed=1)
     assert judged["mean_return"] >= 0.9
