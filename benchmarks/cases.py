@@ -37,7 +37,7 @@ ZOO_TRPO_CHEETAH = ZOO_TRPO | dict(env="HalfCheetah-v5", normalise=True, n_steps
 
 CASES = {
     "ppo-cartpole-rejax": Case(
-        "ppo-cartpole-constant", "rejax_ppo", "jax",
+        "ppo-cartpole-constant", "of_rejax", "jax",
         dict(env="CartPole-v1", num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4, learning_rate=2.5e-4,
              gamma=0.99, gae_lambda=0.95, clip_eps=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5,
              agent_kwargs=dict(activation="tanh", hidden_layer_sizes=[64, 64])),
@@ -46,12 +46,12 @@ CASES = {
         "other initial weights; its evaluation is switched off. " + RESETS,
     ),
     "ppo-cartpole-purejaxrl": Case(
-        "ppo-cartpole", "purejaxrl_ppo", "jax",
+        "ppo-cartpole", "of_purejaxrl", "jax",
         PUREJAXRL | dict(ENV_NAME="CartPole-v1", NUM_ENVS=4, NUM_MINIBATCHES=4, LR=2.5e-4, ACTIVATION="tanh"),
         1.5, 500_000, 500_000, "PureJaxRL's printing is switched off. " + RESETS, "PUREJAXRL",
     ),
     "ppo-breakout": Case(
-        "ppo-breakout", "purejaxrl_ppo", "jax",
+        "ppo-breakout", "of_purejaxrl", "jax",
         PUREJAXRL | dict(ENV_NAME="Breakout-MinAtar", NUM_ENVS=64, NUM_MINIBATCHES=8, LR=5e-3, ACTIVATION="relu"),
         1.5, 2_000_000, 1_000_000, "PureJaxRL's printing is switched off. " + RESETS, "PUREJAXRL",
     ),
@@ -71,30 +71,53 @@ CASES = {
         6.0, 100_000, 20_000, "Plain Gymnasium on both sides. Yozh runs 16 streams, SB3 one. " + RESETS,
     ),
     "ppo-lander-hosted-sb3": Case(
-        "ppo-lander-hosted", "sb3_ppo", "sb3", ZOO_PPO | dict(library="stable_baselines3"),
+        "ppo-lander-hosted", "sb3_on_policy", "sb3", ZOO_PPO | dict(library="stable_baselines3"),
         4.0, 200_000, 60_000, "Plain Gymnasium on both sides. " + RESETS,
     ),
     "ppo-lander-hosted-sbx": Case(
-        "ppo-lander-hosted", "sb3_ppo", "sbx", ZOO_PPO | dict(library="sbx"),
+        "ppo-lander-hosted", "sb3_on_policy", "sbx", ZOO_PPO | dict(library="sbx"),
         2.5, 200_000, 60_000, "Plain Gymnasium on both sides. " + RESETS,
     ),
     "ppo-cheetah-hosted": Case(
-        "ppo-cheetah-hosted", "sb3_ppo", "sb3",
+        "ppo-cheetah-hosted", "sb3_on_policy", "sb3",
         dict(threads=1, library="stable_baselines3", env="HalfCheetah-v5", n_envs=1, n_steps=2048, batch_size=64, n_epochs=10,
              learning_rate=3e-4),
         3.0, 80_000, 10_000, "SB3's defaults. Yozh runs 8 streams of 256 steps, SB3 one of 2,048. " + RESETS,
     ),
+    "a2c-cartpole": Case(
+        "a2c-cartpole", "sb3_on_policy", "sb3",
+        dict(threads=1, library="stable_baselines3", algorithm="A2C", env="CartPole-v1", n_envs=8, n_steps=5),
+        25.0, 2_000_000, 40_000, "SB3's defaults with the zoo's 8 streams. " + RESETS,
+    ),
+    "dqn-cartpole-purejaxrl": Case(
+        "dqn-cartpole", "of_purejaxrl", "jax",
+        dict(SCRIPT="dqn", ENV_NAME="CartPole-v1", NUM_ENVS=10, BUFFER_SIZE=10_000, BUFFER_BATCH_SIZE=128, EPSILON_START=1.0,
+             EPSILON_FINISH=0.05, EPSILON_ANNEAL_TIME=250_000, TARGET_UPDATE_INTERVAL=500, LR=2.5e-4, LEARNING_STARTS=10_000,
+             TRAINING_INTERVAL=10, LR_LINEAR_DECAY=False, GAMMA=0.99, TAU=1.0, WANDB_MODE="disabled"),
+        1.5, 500_000, 500_000, "PureJaxRL's gradients are not clipped, and its loss is squared. " + RESETS, "PUREJAXRL",
+    ),
+    "dqn-cartpole-rejax": Case(
+        "dqn-cartpole-64", "of_rejax", "jax",
+        dict(algorithm="DQN", env="CartPole-v1", num_envs=10, buffer_size=10_000, fill_buffer=10_000, batch_size=128, num_epochs=1,
+             learning_rate=2.5e-4, gamma=0.99, target_update_freq=500, polyak=0.0, max_grad_norm=10.0, exploration_fraction=0.5,
+             eps_start=1.0, eps_end=0.05, agent_kwargs=dict(activation="relu")),
+        8.0, 500_000, 500_000, "Both double. rejax clips each element of the gradient, not its norm. " + RESETS,
+    ),
+    "qrdqn-lander": Case(
+        "qrdqn-lander", "sb3_dqn", "contrib", dict(threads=1, library="sb3_contrib", algorithm="QRDQN"),
+        10.0, 100_000, 10_000, "The defaults of sb3-contrib. Yozh runs 16 streams, the peer one. " + RESETS,
+    ),
     "trpo-cartpole": Case(
-        "trpo-cartpole", "sb3_ppo", "contrib",
+        "trpo-cartpole", "sb3_on_policy", "contrib",
         ZOO_TRPO | dict(env="CartPole-v1", n_steps=512, batch_size=512, gae_lambda=0.98, cg_damping=1e-3),
         8.0, 1_000_000, 20_000, "The zoo's settings. " + RESETS,
     ),
     "trpo-cheetah": Case(
-        "trpo-cheetah", "sb3_ppo", "contrib", ZOO_TRPO_CHEETAH, 8.0, 200_000, 10_000,
+        "trpo-cheetah", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 200_000, 10_000,
         "The zoo's settings. Yozh steps EnvPool's environment in its program, the peer Gymnasium's. " + RESETS,
     ),
     "trpo-cheetah-hosted": Case(
-        "trpo-cheetah-hosted", "sb3_ppo", "contrib", ZOO_TRPO_CHEETAH, 8.0, 80_000, 10_000,
+        "trpo-cheetah-hosted", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 80_000, 10_000,
         "The zoo's settings. Plain Gymnasium on both sides. " + RESETS,
     ),
 }  # fmt: skip

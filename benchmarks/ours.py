@@ -7,10 +7,11 @@ import time
 import jax
 
 from yozh import environments
-from yozh.agents import DQN, PPO, TRPO, Linear
+from yozh.agents import A2C, DQN, PPO, TRPO, Linear
 from yozh.agents.estimators import GAE
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard
+from yozh.agents.values import QuantileRegression
 from yozh.core import Agent, BatchedEnv
 from yozh.networks.torsos import MLP
 from yozh.runners.fused import Fused
@@ -38,7 +39,20 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
     zoo_cartpole = TRPO(damping=1e-3, estimator=GAE(0.98), minibatches=2, length=512, **trust)
     zoo_cheetah = TRPO(delta=0.04, solver_steps=25, minibatches=16, length=1024, normalise_observations=True,
                        scale_rewards=True, **trust)  # fmt: skip
+    busy = dict(learning_rate=2.5e-4, streams=10, batch=128, update_every=10, target=Hard(50), capacity=10_000, warm_up=10_000,
+                epsilon=Linear(1.0, 0.05, 0.5))  # fmt: skip
+    quantiles = DQN(
+        streams=16,
+        learning_rate=5e-5,
+        values=QuantileRegression(200),
+        target=Hard(2500),
+        epsilon=Linear(1.0, 0.01, 0.005),
+    )
     return {
+        "a2c-cartpole": (A2C(), "CartPole-v1", None),
+        "dqn-cartpole": (DQN(torso=MLP((120, 84), "relu"), **busy), "CartPole-v1", None),
+        "dqn-cartpole-64": (DQN(torso=MLP((64, 64), "relu"), double=True, **busy), "CartPole-v1", None),
+        "qrdqn-lander": (quantiles, "LunarLander-v3", None),
         "ppo-cartpole": (decayed, "CartPole-v1", None),
         "ppo-cartpole-constant": (constant, "CartPole-v1", None),
         "ppo-breakout": (breakout, "Breakout-MinAtar", None),

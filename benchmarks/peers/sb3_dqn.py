@@ -1,15 +1,17 @@
-"""Stable-Baselines3's DQN on LunarLander-v3."""
+"""DQN of Stable-Baselines3 or QR-DQN of sb3-contrib."""
 
+import importlib
 import json
 import sys
 import time
 
 import torch
-from stable_baselines3 import DQN
 
 steps, settings = int(sys.argv[1]), json.loads(sys.argv[2])
 torch.set_num_threads(settings.pop("threads"))
-model = DQN("MlpPolicy", "LunarLander-v3", seed=0, device="cpu", **settings)
+library, algorithm = settings.pop("library", "stable_baselines3"), settings.pop("algorithm", "DQN")
+env = settings.pop("env", "LunarLander-v3")
+model = getattr(importlib.import_module(library), algorithm)("MlpPolicy", env, seed=0, device="cpu", **settings)
 began = time.perf_counter()
 model.learn(steps)
 seconds = time.perf_counter() - began

@@ -1,5 +1,6 @@
-"""PureJaxRL's `ppo.py`, from the checkout that the environment variable PUREJAXRL names."""
+"""PureJaxRL's `ppo.py` or `dqn.py`, from the checkout that the environment variable PUREJAXRL names."""
 
+import importlib
 import json
 import os
 import sys
@@ -10,10 +11,10 @@ import jax
 
 steps, settings = int(sys.argv[1]), json.loads(sys.argv[2])
 # Its wrappers import two libraries of environments that are not used here.
-for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix"):
+for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix", "wandb"):
     sys.modules[name] = MagicMock()
 sys.path.insert(0, os.path.join(os.environ["PUREJAXRL"], "purejaxrl"))
-from ppo import make_train  # noqa: E402
+make_train = importlib.import_module(settings.pop("SCRIPT", "ppo")).make_train
 
 began = time.perf_counter()
 settings["TOTAL_TIMESTEPS"] = steps
@@ -22,7 +23,8 @@ compiled = time.perf_counter() - began
 began = time.perf_counter()
 out = jax.block_until_ready(train(jax.random.PRNGKey(0)))
 seconds = time.perf_counter() - began
-info = out["metrics"]
-done = info["returned_episode"]
-print(json.dumps({"steps": done.size, "seconds": seconds, "compile_seconds": compiled,
-                  "return": float((info["returned_episode_returns"] * done).sum() / done.sum())}))  # fmt: skip
+told = {"steps": steps, "seconds": seconds, "compile_seconds": compiled}
+if "returned_episode" in out["metrics"]:
+    info, done = out["metrics"], out["metrics"]["returned_episode"]
+    told |= {"steps": done.size, "return": float((info["returned_episode_returns"] * done).sum() / done.sum())}
+print(json.dumps(told))

@@ -1,4 +1,4 @@
-"""PPO of Stable-Baselines3 or of SBX, its JAX twin, or TRPO of sb3-contrib, on any Gymnasium environment."""
+"""PPO or A2C of Stable-Baselines3, PPO of SBX, its JAX twin, or TRPO of sb3-contrib, on any Gymnasium environment."""
 
 import importlib
 import json
