@@ -175,7 +175,7 @@ def test_an_illegal_action_of_medley_costs_at_every_step():
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("name", PAIRED)
 def test_entries_of_a_dict_may_depend_on_each_other(name: str):
     """Whoever adds up what the entries say is right three times in four at best."""
     slowly = {

@@ -1,6 +1,7 @@
 """Acting and learning in one compiled program."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -113,16 +114,16 @@ def begin(agent: Agent, state: PyTree, sim: Sim, example: PyTree, key: Key[Array
     return Run(state, sim, store, key, Fault(nothing, nothing, nothing))
 
 
-def turn(agent: Agent, env: BatchedEnv, run: Run) -> tuple[Run, Metrics]:
-    """Acts for one unroll, then learns: the whole of training."""
+def turn(agent: Agent, env: BatchedEnv, run: Run, told: tuple[str, ...] | None = None) -> tuple[Run, Metrics]:
+    """Acts for one unroll, then learns: the whole of training. `told`: what learning tells, if that is known already."""
     experience = agent.experience
     key, act, learn_key = jax.random.split(run.key, 3)
     params = agent.policy(run.state)
     sim, unroll = rollout(agent, params, env, run.sim, experience.unroll, run.state.counts.updates, act)
-    return learn(agent, run, sim, unroll, key, learn_key)
+    return learn(agent, run, sim, unroll, key, learn_key, told)
 
 
-def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""], learn_key: Key[Array, ""]) -> tuple[Run, Metrics]:  # fmt: skip
+def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""], learn_key: Key[Array, ""], told: tuple[str, ...] | None = None) -> tuple[Run, Metrics]:  # fmt: skip
     """What follows an unroll: store it, learn from the store, take note of it."""
     experience = agent.experience
     sim, ended, fault = arrive(run, sim, unroll)
@@ -139,7 +140,7 @@ def learn(agent: Agent, run: Run, sim: Sim, unroll: Unroll, key: Key[Array, ""],
         buffer = experience.store.feedback(buffer, handle, report.priority)
         return state, buffer, jax.tree.map(jnp.add, total, report.metrics), finite & report.finite
 
-    zero = _no_report(agent, run.state, experience.store, buffer, learn_key)
+    zero = nothing(_told(agent, run.state, buffer, learn_key) if told is None else told)
     n = jnp.where(due, experience.updates, 0)
     state, buffer, total, finite = jax.lax.fori_loop(0, n, update, (run.state, buffer, zero, jnp.ones((), bool)))
     return depart(agent, run, state, sim, buffer, key, fault, unroll, finite), Metrics(ended, total, n)
@@ -184,11 +185,17 @@ def _first(fault: Fault, bad: Bool[Array, ""], quantity: int, step: Int[Array, "
     return jax.tree.map(lambda n, o: jnp.where(new, n, o), Fault(jnp.int32(quantity), step, stream), fault)
 
 
-def _no_report(agent: Agent, state: PyTree, store: Any, buffer: PyTree, key: Key[Array, ""]) -> dict[str, Array]:
-    def report() -> Report:
-        return agent.learn(state, store.sample(buffer, key)[0], key)[1]
+def _told(agent: Agent, state: PyTree, buffer: PyTree, key: Key[Array, ""]) -> tuple[str, ...]:
+    """The names of what learning tells, found by tracing it once."""
 
-    return {name: jnp.zeros(()) for name in jax.eval_shape(report).metrics}
+    def report() -> Report:
+        return agent.learn(state, agent.experience.store.sample(buffer, key)[0], key)[1]
+
+    return tuple(jax.eval_shape(report).metrics)
+
+
+def nothing(told: Iterable[str]) -> dict[str, Float[Array, ""]]:
+    return {name: jnp.zeros(()) for name in told}
 
 
 @eqx.filter_jit
@@ -201,11 +208,13 @@ def advance(agent: Agent, env: BatchedEnv, run: Run, n: Int[Array, ""]) -> tuple
 
     def body(i: Int[Array, ""] | int, carry: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
         run, total = carry
-        run, metrics = turn(agent, env, run)
+        run, metrics = turn(agent, env, run, told)
         return run, jax.tree.map(jnp.add, total, metrics)
 
-    shape = jax.eval_shape(lambda: turn(agent, env, run)[1])
-    run, total = jax.lax.fori_loop(0, n, body, (run, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)))
+    told = _told(agent, run.state, run.store, run.key)
+    none = jnp.zeros((), jnp.int32)
+    total = Metrics(Tally(none, jnp.zeros(()), jnp.zeros(())), nothing(told), none)
+    run, total = jax.lax.fori_loop(0, n, body, (run, total))
     return run, summed(total)
 
 
