@@ -130,9 +130,9 @@ def test_hindsight_begins_as_the_policy():
 def test_a_delayed_effect_is_credited_to_the_action_that_had_it(by: Any):
     """The best mean return is 1, under noise of deviation sqrt(3) times sigma."""
     agent = HCA(
-        learning_rate=3e-3, torso=NET, units=16, streams=32, length=12, gamma=1.0, entropy_coefficient=0.003, by=by
+        learning_rate=3e-3, torso=NET, units=16, streams=32, length=12, gamma=1.0, entropy_coefficient=0.2, by=by
     )
-    run, _ = train(agent, DelayedEffect(1.0), 400)
+    run, _ = train(agent, DelayedEffect(1.0), 800)
     net, state = run.state.net, run.state
     first, sign = jnp.eye(6)[0], jnp.eye(6)[4]
     both = jnp.stack([first, sign + jnp.eye(6)[5], sign - jnp.eye(6)[5], jnp.eye(6)[2]])[None]
@@ -143,7 +143,7 @@ def test_a_delayed_effect_is_credited_to_the_action_that_had_it(by: Any):
         even = jnp.log(jnp.full(2, 0.5))
         right, wrong, nothing = (jnp.exp(net.log_hindsight(even, f[0], f[i])) for i in (1, 2, 3))
         assert right[1] > 0.8 and wrong[0] > 0.8 and abs(float(nothing[1]) - 0.5) < 0.25
-    assert state.counts.updates == 400
+    assert state.counts.updates == 800
 
 
 def test_the_environment_pays_what_the_first_action_decides():
