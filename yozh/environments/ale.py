@@ -31,8 +31,11 @@ class ALE(GymnasiumHost):
             raise YozhError(f"ale-py cannot make {id} with {dict(options)}: {error}") from None
         actions = [action.name for action in vector.unwrapped.ale.get_action_set()]
         self._begins = actions.index("FIRE") if asked["use_fire_reset"] and "FIRE" in actions else 0
-        self._lives = asked["life_loss_info"]
+        self._lives, self._longest = asked["life_loss_info"], options.get("max_steps", atari.Options.max_steps)
         super().__init__(vector if asked["grayscale"] else _Channels(vector), n)
+
+    def _limit(self) -> int:
+        return self._longest
 
     def send(self, action: PyTree) -> None:
         super().send(np.where(self._boundary.last, self._begins, action) if self._lives else action)
