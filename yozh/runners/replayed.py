@@ -4,11 +4,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from yozh.agents.sampling import Sampling
-from yozh.core import Agent, AnyArray, Drawn
+from yozh.core import Agent, AnyArray, Drawn, Store
 from yozh.runners.fused import Run
 from yozh.runners.hosted import Hosted
 
@@ -25,14 +26,17 @@ def replayed(agent: Agent, runner: Any, run: Run) -> dict[str, dict[str, Any]] |
     The draws are extra ones, from a key of their own: what is learnt does not depend on them.
     """
     store, key = agent.experience.store, jax.random.fold_in(jax.random.key(0), int(run.state.counts.updates))
+    batch = getattr(store, "batch", DRAWS)
+    n = batch * max(DRAWS // batch, 1)
     if isinstance(runner, Hosted) and runner.memory is not None:
-        drawn = runner.memory.replay.draws(key, DRAWS) if runner.memory.replay.ready() else None
+        drawn = runner.memory.replay.draws(key, n) if runner.memory.replay.ready() else None
     elif not jax.tree.leaves(run.store) or not store.ready(run.store):
         drawn = None
     else:
-        drawn = _draws(agent, run.state, run.store, key)
+        drawn = _draws(store, run.store, key, n)
     if drawn is None:
         return None
+    drawn = _weighed(agent, run.state, drawn, batch, key)
     found = {"age": _figures(drawn.age)}
     if drawn.priority is not None:
         found["priority"] = _figures(drawn.priority[drawn.priority > 0], logarithmic=True)
@@ -42,14 +46,17 @@ def replayed(agent: Agent, runner: Any, run: Run) -> dict[str, dict[str, Any]] |
 
 
 @eqx.filter_jit
-def _draws(agent: Agent, state: PyTree, content: PyTree, key: Key[Array, ""]) -> Drawn | None:
+def _draws(store: Store, content: PyTree, key: Key[Array, ""], n: int) -> Drawn | None:
+    return store.draws(content, key, n)
+
+
+@eqx.filter_jit
+def _weighed(agent: Agent, state: PyTree, drawn: Drawn, batch: int, key: Key[Array, ""]) -> Drawn:
     """With the weights that the loss takes, in batches as they are drawn for learning."""
-    store, sampling = agent.experience.store, getattr(agent, "replay", None)
-    batch = getattr(store, "batch", DRAWS)
-    drawn = store.draws(content, key, batch * max(DRAWS // batch, 1))
-    if drawn is None or drawn.weight is None or not isinstance(sampling, Sampling):
+    sampling = getattr(agent, "replay", None)
+    if drawn.weight is None or not isinstance(sampling, Sampling):
         return drawn
-    shuffled = jax.random.permutation(jax.random.fold_in(key, 1), drawn.weight).reshape(-1, batch)
+    shuffled = jax.random.permutation(jax.random.fold_in(key, 1), jnp.asarray(drawn.weight)).reshape(-1, batch)
     weight = jax.vmap(lambda w: sampling.weights(w, state.counts))(shuffled).ravel()
     return eqx.tree_at(lambda d: d.weight, drawn, weight)
 
