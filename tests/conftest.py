@@ -1,4 +1,8 @@
-"""One test run: JAX on the CPU, strict about types and ranks, every signature of the library checked."""
+"""One test run: JAX on the CPU, strict about types and ranks; every signature of the library checked, unless `YOZH_UNCHECKED` is set.
+
+Checking costs three quarters of the time that a test which trains takes, nearly all of it for tracing. `make test` checks in its
+first part, which traces every agent and every public function, and not in its second, the slow tests.
+"""
 
 import os
 
@@ -10,7 +14,8 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("yozh", "beartype.beartype")
+if not os.environ.get("YOZH_UNCHECKED"):
+    install_import_hook("yozh", "beartype.beartype")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if jax.config.jax_compilation_cache_dir is None:  # the workers of one run share programs
@@ -21,11 +26,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 TRAINING = {f"test_{name}" for name in ("adapters", "checkpoint", "contract", "discounts", "dqn_parts", "ensemble", "export",
             "recurrent_dqn", "seeds", "support", "training", "tune")}  # fmt: skip
 """Files of tests that train, most of them slow together if not each."""
+CHECKED = "test_snapshot"
+"""Of these the one that is always run with signatures checked: it trains every agent once."""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.stem in TRAINING:
+        if item.path.stem in TRAINING and item.originalname != CHECKED:
             item.add_marker(pytest.mark.slow)
 
 
