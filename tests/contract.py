@@ -15,7 +15,6 @@ from yozh.agents import (
     ES,
     HCA,
     MDPO,
-    NPG,
     PPG,
     PPO,
     PQN,
@@ -66,6 +65,8 @@ class Small:
     """Settings, beside those of `probe`, under which all of `Medley` is learnt at once."""
     beside: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """What else must be set for a static field to mean anything."""
+    like: str | None = None
+    """Another agent of which this is a subclass: static fields that it inherits as they are, are tried there."""
     room: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Another value for every static field that only makes room: none may change what is learnt."""
     moves: int = 2
@@ -126,13 +127,6 @@ SMALL: dict[str, Small] = {
         MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
         beside=UNSCALED,
     ),
-    "npg": Small(
-        NPG(learning_rate=Linear(1e-2, 0.0), **NATURAL),
-        NATURAL_STRUCTURE,
-        NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
-        refused={"shared": True},
-        beside=UNSCALED,
-    ),
     "ppg": Small(
         PPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, minibatches=2, clip=0.05, policy_phases=2,
             auxiliary_epochs=2, normalise_observations=True, scale_rewards=True, clip_value=True),
@@ -144,6 +138,7 @@ SMALL: dict[str, Small] = {
             auxiliary_epochs=2, entropy_coefficient=0.0),
         refused={"shared": True},
         beside=UNSCALED,
+        like="ppo",
     ),
     "hca": Small(
         HCA(learning_rate=Linear(1e-2, 0.0), torso=NET, units=8, streams=2, length=8, truncation=1.01, max_gradient_norm=0.1,

@@ -126,6 +126,16 @@ def groups(name: str, size: int = 5) -> list[Features]:
     return found
 
 
+def cover(name: str) -> list[Features]:
+    """As few of the groups as hold every feature."""
+    left, found = set(claimed(name)), []
+    while left:
+        best = max(groups(name), key=lambda group: len(group & left))
+        left -= best
+        found.append(best)
+    return found
+
+
 def everything(name: str) -> Features:
     """All that can be had at once in `Medley`, with the kind of actions that is hardest."""
     has = claimed(name)

@@ -31,16 +31,17 @@ def cases(features: Callable[[str], list[Features]]) -> Any:
 
 
 PAIRED = ("a2c", "dqn", "ppo", "pqn")
-"""Whose pairs the suite tries; those of all agents are tried when the page is written."""
+"""Whose features the suite tries alone and in pairs. Those of the others it tries in as few groups as hold them all; everything is tried
+when the page is written."""
 
 
-@cases(support.alone)
+@cases(lambda name: support.alone(name) if name in PAIRED else [])
 def test_alone(name: str, features: Features):
     support.check(name, features)
 
 
 @pytest.mark.slow
-@cases(lambda name: support.groups(name) if name in PAIRED else [])
+@cases(lambda name: support.groups(name) if name in PAIRED else support.cover(name))
 def test_pairs(name: str, features: Features):
     support.check(name, features)
 
