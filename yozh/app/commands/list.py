@@ -1,5 +1,6 @@
 import argparse
 import dataclasses
+import re
 
 from yozh.app.commands.common import AGENT, ENV, Parser, Refused
 from yozh.app.commands.train import starting_point
@@ -52,7 +53,7 @@ def _lines(what: str) -> list[str]:
         from yozh import agents
 
         return [
-            f"{name:<12} {' '.join((cls.__doc__ or '').split()).partition('. ')[0]}"
+            f"{name:<18} {re.split(r'(?<!et al)[.:] ', ' '.join((cls.__doc__ or '').split()))[0].rstrip('.')}"
             for name, cls in agents.names().items()
         ]
     if what == "environments":
@@ -61,4 +62,4 @@ def _lines(what: str) -> list[str]:
         return list(environments.names())
     from yozh import presets
 
-    return [f"{agent:<12} {env:<24} {presets.find(agent, env).reached}" for agent, env in presets.names()]
+    return [f"{agent:<18} {env:<24} {presets.find(agent, env).reached}" for agent, env in presets.names()]
