@@ -6,7 +6,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test check format bench lock clean
+.PHONY: help venv train test thorough check format bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,7 +31,10 @@ train: $(STAMP) ## train DQN to land the lunar module, and say where the report 
 
 test: $(STAMP) ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-	YOZH_UNCHECKED=1 $(BIN)/python -m pytest -n 2 -m slow
+	YOZH_UNCHECKED=1 $(BIN)/python -m pytest -n 2 -m "slow and not thorough"
+
+thorough: $(STAMP) ## what the test suite leaves out: every switch of the newer agents
+	YOZH_UNCHECKED=1 $(BIN)/python -m pytest -n 2 -m thorough
 
 check: $(STAMP) ## the quick part: lint, format, types, imports, unit tests
 	$(BIN)/ruff check

@@ -23,17 +23,26 @@ if jax.config.jax_compilation_cache_dir is None:  # the workers of one run share
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-TRAINING = {f"test_{name}" for name in ("adapters", "checkpoint", "contract", "discounts", "dqn_parts", "ensemble", "export",
-            "recurrent_dqn", "seeds", "support", "training", "tune")}  # fmt: skip
+TRAINING = {f"test_{name}" for name in ("actor_q", "adapters", "atari", "checkpoint", "contract", "diagnostics", "discounts", "dqn_parts",
+            "ensemble", "episodes", "es", "export", "hca", "mirror", "ppo", "recurrent_dqn", "seeds", "support", "training", "trust",
+            "tune")}  # fmt: skip
 """Files of tests that train, most of them slow together if not each."""
 CHECKED = "test_snapshot"
 """Of these the one that is always run with signatures checked: it trains every agent once."""
+OFTEN = {"a2c", "dqn", "ppo", "pqn"}
+"""Agents that everything is tried with in every run of the suite."""
+SELDOM = {"test_no_dead_structure", "test_jit_equals_no_jit", "test_resumed_equals_uninterrupted_bit_for_bit", "test_pairs",
+          "test_poison_is_named_and_what_was_learnt_is_kept", "test_all_at_once_is_learnt"}  # fmt: skip
+"""Tests, each a few seconds for every agent, that are left to `make thorough` for the other agents."""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in TRAINING and item.originalname != CHECKED:
             item.add_marker(pytest.mark.slow)
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        if item.originalname in SELDOM and name not in OFTEN:
+            item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 import yozh
 from tests import support
+from tests.conftest import OFTEN
 from tests.contract import SMALL, train
 from tests.support import ACTIONS, FEATURES, PAGE, SWITCHES, Features, label
 from yozh import spaces
@@ -30,18 +31,13 @@ def cases(features: Callable[[str], list[Features]]) -> Any:
     return pytest.mark.parametrize(("name", "features"), every)
 
 
-PAIRED = ("a2c", "dqn", "ppo", "pqn")
-"""Whose features the suite tries alone and in pairs. Those of the others it tries in as few groups as hold them all; everything is tried
-when the page is written."""
-
-
-@cases(lambda name: support.alone(name) if name in PAIRED else [])
+@cases(lambda name: support.alone(name) if name in OFTEN else [])
 def test_alone(name: str, features: Features):
     support.check(name, features)
 
 
 @pytest.mark.slow
-@cases(lambda name: support.groups(name) if name in PAIRED else support.cover(name))
+@cases(lambda name: support.groups(name) if name in OFTEN else support.cover(name))
 def test_pairs(name: str, features: Features):
     support.check(name, features)
 
@@ -176,7 +172,7 @@ def test_an_illegal_action_of_medley_costs_at_every_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", sorted(OFTEN))
 def test_entries_of_a_dict_may_depend_on_each_other(name: str):
     """Whoever adds up what the entries say is right three times in four at best."""
     slowly = {
