@@ -23,9 +23,10 @@ if jax.config.jax_compilation_cache_dir is None:  # the workers of one run share
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-TRAINING = {f"test_{name}" for name in ("actor_q", "adapters", "atari", "checkpoint", "contract", "diagnostics", "discounts", "dqn_parts",
-            "ensemble", "episodes", "es", "export", "hca", "mirror", "noisy", "ppo", "pqn", "recurrent_dqn", "seeds", "support", "training", "trust",
-            "tune")}  # fmt: skip
+TRAINING = {f"test_{name}" for name in (
+    "actor_q", "adapters", "atari", "checkpoint", "contract", "diagnostics", "discounts", "dqn_parts", "ensemble", "episodes", "es",
+    "export", "hca", "mirror", "noisy", "ppo", "pqn", "recurrent_dqn", "seeds", "support", "training", "trust", "tune",
+)}  # fmt: skip
 """Files of tests that train, most of them slow together if not each."""
 CHECKED = "test_snapshot"
 """Of these the one that is always run with signatures checked: it trains every agent once."""
