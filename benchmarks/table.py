@@ -36,9 +36,9 @@ def main() -> None:
         asked.draw.write_text(drawn(table, found))
         return
     until = time.monotonic() + 60 * asked.minutes
-    for seed in range(FIRST, FIRST + asked.seeds):
-        for env in asked.envs or table.STEPS:
-            for method, make in table.METHODS.items():
+    for env in asked.envs or table.STEPS:
+        for method, make in table.METHODS.items():
+            for seed in range(FIRST, FIRST + asked.seeds):  # innermost, since they share a program
                 name, agent = f"{env}/{method}/{seed}", make(env)
                 if name in found["runs"] or agent is None:
                     continue

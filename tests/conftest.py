@@ -1,7 +1,7 @@
 """One test run: JAX on the CPU, strict about types and ranks; every signature of the library checked, unless `YOZH_UNCHECKED` is set.
 
 Checking costs three quarters of the time that a test which trains takes, nearly all of it for tracing. `make test` checks in its
-first part, which traces every agent and every public function, and not in its second, the slow tests.
+first part, in which every agent is trained once too, and not in its second, the slow tests.
 """
 
 import os
@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -60,3 +61,10 @@ def room():
     from yozh.runners.compiler import make_room
 
     make_room(20_000)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request):
+    """A module's `RNG` starts anew for each test, so that none depends on those before it."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(0)

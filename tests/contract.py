@@ -15,6 +15,7 @@ from yozh.agents import (
     ES,
     HCA,
     MDPO,
+    NPG,
     PPG,
     PPO,
     PQN,
@@ -125,6 +126,13 @@ SMALL: dict[str, Small] = {
          "normalise_advantage": False, "normalise_observations": False, "scale_rewards": False, "noisy": True,
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         MDPO(t=1.0, learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
+        beside=UNSCALED,
+    ),
+    "npg": Small(
+        NPG(learning_rate=Linear(1e-2, 0.0), **NATURAL),
+        NATURAL_STRUCTURE,
+        NPG(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, solver_steps=5),
+        refused={"shared": True},
         beside=UNSCALED,
     ),
     "ppg": Small(

@@ -396,6 +396,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
      Z + "test_weighted_mean_of_a_baseline_leaves_out_what_does_not_count"),
     (REINFORCE, "weight / weight.shape[1]", "weight / weight.shape[0]", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
     (REINFORCE, "psi * self.gamma **", "psi * 1.0 **", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
+    (REINFORCE, ", ~batch.step.last[:-1])", ")", Z + "test_only_steps_of_the_episodes_count_in_the_scale_of_rewards"),
     (REINFORCE, "loss if self.fit is not None else loss +", "loss +", Z + "test_a_fitted_value_leaves_the_policy_alone"),
     (REINFORCE, "fit.optimiser, state.critic, state,", "fit.optimiser, state.optimiser, state,",
      Z + "test_a_fitted_value_leaves_the_policy_alone"),

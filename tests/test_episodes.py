@@ -9,6 +9,7 @@ import pytest
 
 from tests.contract import NET, cartpole, train
 from yozh.agents import A2C, PPO, REINFORCE, VPG
+from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Mean, Nothing, NStep, RewardToGo, TotalReturn, Value, VTrace
 from yozh.agents.reinforce import Regression
 from yozh.core import Spec, TimeStep, Unroll, YozhError
@@ -132,22 +133,29 @@ def test_vtrace_looks_at_the_ratio():
     np.testing.assert_allclose(VTrace()(u, step.reward, zero, gamma, 9.0 * one).target, [[2.0], [1.0]])
 
 
+def collected(agent: REINFORCE) -> tuple[State, Unroll]:
+    """Fresh weights, and a batch of episodes of unequal length; the running return of a step is 100 times its moment."""
+    state = agent.init(jax.random.key(0), Spec(Box((3,)), Discrete(2), horizon=9))
+    store = Episodes(9)
+    for i, p in enumerate(unrolls(5)[:3]):
+        p = dataclasses.replace(
+            p,
+            action=(p.action > 60).astype(jnp.int32),
+            memory=(((), ()), None),
+            extras={"discounted": 100 * p.step.obs[..., 0]},
+        )
+        content = store.init(p) if i == 0 else content
+        content = store.add(content, p)
+    assert store.ready(content)
+    return state, store.sample(content, jax.random.key(0))[0]
+
+
 def test_the_gradient_is_that_of_the_weighted_cross_entropy():
     """The loss as printed: `-1/N Σ_i Σ_t log π(a_t|s_t) γ^t G_t`, episode by episode and step by step."""
     agent = REINFORCE(
         torso=NET, streams=3, length=5, horizon=9, gamma=0.5, estimator=RewardToGo(), discount_states=True
     )
-    spec = Spec(Box((3,)), Discrete(2), horizon=9)
-    state = agent.init(jax.random.key(0), spec)
-    store = Episodes(9)
-    parts = [
-        dataclasses.replace(p, action=(p.action > 60).astype(jnp.int32), memory=(((), ()), None)) for p in unrolls(5)
-    ]
-    collected = store.init(parts[0])
-    for part in parts[:3]:
-        collected = store.add(collected, part)
-    assert store.ready(collected)
-    batch, _ = store.sample(collected, jax.random.key(0))
+    state, batch = collected(agent)
 
     def printed(net) -> jax.Array:
         total = jnp.zeros(())
@@ -162,6 +170,19 @@ def test_the_gradient_is_that_of_the_weighted_cross_entropy():
     mine = jax.grad(lambda net: agent.loss(net, state, (batch, batch.step.reward), None)[0])(state.net)
     for one, two in zip(jax.tree.leaves(mine), jax.tree.leaves(jax.grad(printed)(state.net)), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_only_steps_of_the_episodes_count_in_the_scale_of_rewards():
+    """A batch is as long as its longest episode; what fills up the others is none of their returns."""
+    agent = REINFORCE(torso=NET, streams=3, length=5, horizon=9, scale_rewards=True)
+    state, batch = collected(agent)
+    ends = [int(jnp.argmax(batch.step.last[:, b])) for b in range(3)]
+    assert len(set(ends)) > 1
+    returns = np.concatenate([batch.extras["discounted"][1 : n + 1, b] for b, n in enumerate(ends)])
+    scale = agent.learn(state, batch, jax.random.key(0))[0].rewards
+    assert scale is not None and scale.count == sum(ends)
+    np.testing.assert_allclose(scale.mean, returns.mean(), rtol=1e-5)
+    np.testing.assert_allclose(scale.variance, returns.var(), rtol=1e-5)
 
 
 def test_a_fitted_value_leaves_the_policy_alone():

@@ -5,7 +5,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from yozh.agents.base import GradientAgent, Params, State
 from yozh.agents.estimators import Estimator
@@ -75,12 +75,12 @@ class ActorCriticAgent(GradientAgent):
             extras["discounted"] = discounted
         return action, extras, (net_memory, discounted)
 
-    def rewards(self, state: State, unroll: Unroll) -> tuple[State, Float[AnyArray, "T1 B"]]:
+    def rewards(self, state: State, unroll: Unroll, seen: Bool[AnyArray, "T B"] | None = None) -> tuple[State, Float[AnyArray, "T1 B"]]:  # fmt: skip
         """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
-        (Engstrom et al. 2020, "reward scaling")."""
+        (Engstrom et al. 2020, "reward scaling"). `seen` says which transitions are none that only fill up the unroll."""
         if state.rewards is None:
             return state, self.heard(unroll.step.reward)
-        state = eqx.tree_at(lambda s: s.rewards, state, state.rewards.update(unroll.extras["discounted"][1:]))
+        state = eqx.tree_at(lambda s: s.rewards, state, state.rewards.update(unroll.extras["discounted"][1:], seen))
         return state, self.scaled(state, unroll.step.reward)
 
     def scaled(self, state: State, reward: Float[AnyArray, "*b"]) -> Float[AnyArray, "*b"]:

@@ -15,7 +15,7 @@ from yozh import networks
 from yozh.agents import statistics
 from yozh.agents.schedules import Counts
 from yozh.agents.statistics import Running
-from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, concrete, require
+from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, YozhError, concrete, require
 from yozh.networks.network import Network, initial_memory
 
 
@@ -145,3 +145,16 @@ class ValueAgent(GradientAgent):
     def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"] | None:
         """The return, of rewards as they are learnt from and discounted by `gamma`, that it expects of its own choice without
         exploring; `None` if what it learns is none."""
+
+
+def check_horizon(name: str, spec: Spec, room: int) -> None:
+    """Refuses environments whose episodes never end, or do not fit."""
+    longest = spec.horizon
+    if longest is None:
+        raise YozhError(
+            f"{name}: it learns from whole episodes, and nothing says that this environment's end; give it a time limit, or use ppo"
+        )
+    require(
+        longest <= room,
+        f"{name}: episodes may take {longest} steps, and there is room for {room}; set horizon={longest}",
+    )

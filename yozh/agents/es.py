@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import networks, returns
-from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.base import GradientAgent, Params, State, check_horizon
 from yozh.agents.directions import Differences, Directions, Ranks, Top
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.agents.statistics import normalise
@@ -26,7 +26,6 @@ from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Episodes
-from yozh.stores.episodes import check_horizon
 
 
 class Population(eqx.Module):

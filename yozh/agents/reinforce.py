@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from yozh import networks
 from yozh.agents.actor_critic import ActorCriticAgent, stirred
-from yozh.agents.base import State
+from yozh.agents.base import State, check_horizon
 from yozh.agents.estimators import Estimate, Estimator, RewardToGo, Value
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Report, Spec, Unroll, leaf, require, static
@@ -30,7 +30,6 @@ from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
 from yozh.stores import Episodes
-from yozh.stores.episodes import check_horizon
 
 
 class Regression(eqx.Module):
@@ -118,16 +117,13 @@ class REINFORCE(ActorCriticAgent):
         return optax.adam(self.learning_rate(counts), eps=1e-5)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
-        state, reward = self.rewards(state, batch)
+        state, reward = self.rewards(state, batch, ~batch.step.last[:-1])
         noise = self.noise(state, batch.version[0])
+        moved, report = self.descend(state, (batch, reward), noise)
         if self.fit is None:
-            return self.descend(state, (batch, reward), noise)
-        return self.fitted(
-            *self.descend(state, (batch, reward), noise),
-            batch,
-            self.judge(state.net, state, (batch, reward), noise)[2],
-            noise,
-        )
+            return moved, report
+        worth = self.judge(state.net, state, (batch, reward), noise)[2]
+        return self.fitted(moved, report, batch, worth, noise)
 
     def fitted(self, state: State, report: Report, batch: Unroll, worth: Estimate, noise: Key[Array, ""] | None) -> tuple[State, Report]:  # fmt: skip
         """The value regressed on what the episodes were worth."""
@@ -181,8 +177,6 @@ class VPG(REINFORCE):
     """Vanilla policy gradient (the lectures' algorithm 1): a step of the policy along rewards to go less V(s), then V is regressed on
     the rewards to go."""
 
-    learning_rate: Schedule = schedule(1e-2)
-    """Of the policy's Adam."""
     fit: Regression | None = Regression()
     normalise_advantage: bool = static(True)
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from yozh import spaces
 
@@ -20,10 +20,14 @@ class Running(eqx.Module):
         """Nothing seen: mean 0, variance 1, which normalises nothing."""
         return cls(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
-    def update(self, x: Float[Array, "..."]) -> "Running":
-        """`x` has any number of leading axes before the statistic's shape."""
+    def update(self, x: Float[Array, "..."], seen: Bool[Array, "..."] | None = None) -> "Running":
+        """`x` has any number of leading axes before the statistic's shape; of them `seen`, if given, says which count."""
         x = x.reshape(-1, *self.mean.shape)
-        n, mean, variance = float(x.shape[0]), x.mean(0), x.var(0)
+        if seen is None:
+            n, mean, variance = float(x.shape[0]), x.mean(0), x.var(0)
+        else:
+            counts = seen.reshape(-1, *(1,) * self.mean.ndim)
+            n, mean, variance = jnp.sum(seen, dtype=jnp.float32), x.mean(0, where=counts), x.var(0, where=counts)
         total = self.count + n
         delta = mean - self.mean
         m2 = self.variance * self.count + variance * n + delta**2 * (self.count * n / total)

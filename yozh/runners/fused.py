@@ -109,9 +109,9 @@ def _reopen(agent: Agent, run: Run, opened: tuple[PyTree, TimeStep]) -> Run:
 def begin(agent: Agent, state: PyTree, sim: Sim, example: PyTree, key: Key[Array, ""]) -> Run:
     """A run before its first step; `example` has the shapes of its unrolls, or is `None` where they are stored elsewhere."""
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-    nothing = jnp.zeros((), jnp.int32)
+    none = jnp.zeros((), jnp.int32)
     store = () if example is None else agent.experience.store.init(empty)
-    return Run(state, sim, store, key, Fault(nothing, nothing, nothing))
+    return Run(state, sim, store, key, Fault(none, none, none))
 
 
 def turn(agent: Agent, env: BatchedEnv, run: Run, told: tuple[str, ...] | None = None) -> tuple[Run, Metrics]:

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from yozh.core import Spec, Store, Unroll, require, static
+from yozh.core import Store, Unroll, require, static
 
 
 class Collected(eqx.Module):
@@ -86,16 +86,3 @@ class Episodes(Store):
 def _first(where: Bool[Array, "T B"], otherwise: int) -> Int[Array, " B"]:
     """The first time at which something is so."""
     return jnp.where(where.any(0), jnp.argmax(where, 0).astype(jnp.int32), otherwise)
-
-
-def check_horizon(name: str, spec: Spec, room: int) -> None:
-    """Refuses environments whose episodes never end, or do not fit."""
-    longest = spec.horizon
-    require(
-        longest is not None,
-        f"{name}: it learns from whole episodes, and nothing says that this environment's end; give it a time limit, or use ppo",
-    )
-    require(
-        longest is None or longest <= room,
-        f"{name}: episodes may take {longest} steps, and there is room for {room}; set horizon={longest}",
-    )
