@@ -209,7 +209,7 @@ SMALL: dict[str, Small] = {
     ),
     "qac": Small(
         QAC(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, normalise_observations=True),
-        {"torso": Auto((8,)), "core": GRU(8), "shared": True, "baseline": False, "sarsa": True, "normalise_observations": False,
+        {"torso": Auto((8,)), "core": GRU(8), "shared": True, "worth": "corrected", "sarsa": True, "normalise_observations": False,
          "streams": 4, "length": 4},
         QAC(learning_rate=3e-3, torso=NET, streams=16, length=5, gamma=0.9),
         continuous=False, stores_policy=False, medley={"length": 16, "learning_rate": 1e-2, "entropy_coefficient": 0.03},

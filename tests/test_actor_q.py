@@ -177,11 +177,9 @@ def test_on_policy_nothing_is_corrected(core: GRU | None):
     assert abs(float(metrics["kl"])) < 1e-6 and metrics["projected"] == 0
 
 
-@pytest.mark.parametrize(("sarsa", "baseline"), [(False, True), (True, False)])
-def test_the_q_actor_critics_loss_by_loops(sarsa: bool, baseline: bool):
-    agent = QAC(
-        torso=NET, streams=3, length=20, gamma=0.9, lam=0.7, sarsa=sarsa, baseline=baseline, entropy_coefficient=0.0
-    )
+@pytest.mark.parametrize(("sarsa", "worth"), [(False, "advantage"), (True, "value"), (False, "corrected")])
+def test_the_q_actor_critics_loss_by_loops(sarsa: bool, worth: str):
+    agent = QAC(torso=NET, streams=3, length=20, gamma=0.9, lam=0.7, sarsa=sarsa, worth=worth, entropy_coefficient=0.0)
     state, u = unrolled(agent, streams=3, other=False)
     lp, q = looked(agent, state, state.net, u)
     reward, discount, last = (np.asarray(x, np.float64) for x in (u.step.reward, u.step.discount, u.step.last))
@@ -192,14 +190,54 @@ def test_the_q_actor_critics_loss_by_loops(sarsa: bool, baseline: bool):
             pi, a, then = np.exp(lp[t, b]), action[t, b], action[t + 1, b]
             ahead = q[t + 1, b, then] if sarsa else np.exp(lp[t + 1, b]) @ q[t + 1, b]
             beyond = 0.0 if last[t + 1, b] else traced
-            worth = reward[t + 1, b] + 0.9 * discount[t + 1, b] * (ahead + beyond)
-            traced = 0.7 * (worth - q[t, b, a])
+            target = reward[t + 1, b] + 0.9 * discount[t + 1, b] * (ahead + beyond)
+            traced = 0.7 * (target - q[t, b, a])
             if not last[t, b]:
-                policy_loss.append(-lp[t, b, a] * (q[t, b, a] - (pi @ q[t, b] if baseline else 0.0)))
-                errors.append(0.5 * (worth - q[t, b, a]) ** 2)
+                psi = {"advantage": q[t, b, a] - pi @ q[t, b], "value": q[t, b, a], "corrected": target - q[t, b, a]}
+                policy_loss.append(-lp[t, b, a] * psi[worth] - (pi @ q[t, b] if worth == "corrected" else 0.0))
+                errors.append(0.5 * (target - q[t, b, a]) ** 2)
     _, (metrics, _) = agent.loss(state.net, state, u, jax.random.key(0))
     np.testing.assert_allclose(metrics["policy_loss"], np.mean(policy_loss), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(metrics["value_loss"], np.mean(errors), rtol=1e-4)
+
+
+@pytest.mark.parametrize("worth", ["value", "advantage", "corrected"])
+def test_what_q_must_be_for_the_gradient_to_be_right(worth: str):
+    """The mean over all actions of a step's gradient, its rewards known and Q made up: with its correction the baseline changes nothing
+    of it, while Q alone decides otherwise. The critic learns nothing from the policy's loss."""
+    agent = QAC(torso=NET, streams=2, gamma=0.0, lam=1.0, worth=worth, q_coefficient=0.0, entropy_coefficient=0.0)
+    state, u = unrolled(agent, streams=2, other=False)
+    u = jax.tree.map(lambda x: x[:2], (u.step, u.action, u.extras))
+    assert not u[0].last[0].any()
+    lp = jax.jit(lambda net: agent.unroll(net, state, whole(u))[0].log_probs)(state.net)[0]
+    paid = jnp.asarray([1.0, -3.0, 2.0, 0.5])[: lp.shape[1]]
+
+    def exact(net: Any) -> jax.Array:
+        policy, _ = agent.unroll(net, state, whole(u))
+        return -jnp.mean(jnp.exp(policy.log_probs[0]) @ paid)
+
+    def mean(net: Any) -> jax.Array:
+        total = jnp.zeros(())
+        for a in range(len(paid)):
+            batch = eqx.tree_at(lambda u: (u[0].reward, u[1]), u, (jnp.full((2, 2), paid[a]), jnp.full((2, 2), a)))
+            both = [agent.loss(net, state, one(whole(batch), b), jax.random.key(0))[0] for b in range(2)]
+            total += sum(jnp.exp(lp[b, a]) * loss / 2 for b, loss in enumerate(both))
+        return total
+
+    found, truth = jax.grad(mean)(state.net), jax.grad(exact)(state.net)
+    assert not any(np.any(x) for x in jax.tree.leaves((found.critic, found.value)))
+    near = [np.allclose(x, y, atol=1e-5) for x, y in zip(*map(jax.tree.leaves, (found, truth)), strict=True)]
+    assert all(near) == (worth == "corrected")
+
+
+def whole(parts: Any) -> Unroll:
+    n = parts[1].shape[1]
+    return Unroll(*parts, (), jnp.zeros(n, jnp.int32), jnp.ones(n))
+
+
+def one(u: Unroll, b: int) -> Unroll:
+    """One stream of it."""
+    return whole(jax.tree.map(lambda x: x[:, b : b + 1], (u.step, u.action, u.extras)))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -313,6 +351,7 @@ def test_the_target_network_follows_after_every_gradient_step():
         (ACER, {"batch": -1}, "acer: batch must not be negative, and is -1"),
         (ACER, {"capacity": 100}, "acer: an unroll of 8 x 20 steps does not fit into a replay of 100"),
         (QAC, {"lam": -0.1}, r"qac: lam lies in \[0, 1\]"),
+        (QAC, {"worth": "q"}, "qac: worth is advantage, value or corrected, not 'q'"),
         (QAC, {"length": 0}, "qac: length must be positive, not 0"),
         (QAC, {"critic_rate": -1.0}, "qac: critic_rate must not be negative, and is -1"),
         (A2C, {"critic_rate": -1.0}, "a2c: critic_rate must not be negative, and is -1"),

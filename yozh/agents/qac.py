@@ -4,7 +4,8 @@
     G_t = r_{t+1} + γ [ V(s_{t+1}) + λ (G_{t+1} − Q(s_{t+1}, a_{t+1})) ],   V = Σ_a π(a | s) Q(s, a)
 
 (Sutton et al. 2000, theorem 1; Sutton & Barto 2018, section 13.2, "all-actions" apart.) With λ = 0 the critic learns by expected
-SARSA, with `sarsa` by Q(s_{t+1}, a_{t+1}) in the place of V(s_{t+1}). No Q in the advantage carries a gradient.
+SARSA, with `sarsa` by Q(s_{t+1}, a_{t+1}) in the place of V(s_{t+1}). No Q in the advantage carries a gradient. `worth="corrected"`
+weighs log π by G_t − Q(s_t, a_t) instead and adds −Σ_a π(a | s_t; θ) Q(s_t, a) to the loss (Gu et al. 2017, eq. 6).
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from yozh.agents.actor_q import ActorQAgent, expected
 from yozh.agents.base import State
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Unroll, concrete, leaf, require, static
-from yozh.losses import explained_variance, policy_gradient, select, squared, weighted_mean
+from yozh.losses import action_baseline, explained_variance, policy_gradient, select, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.torsos import as_blueprint
@@ -50,8 +51,9 @@ class QAC(ActorQAgent):
     """`GRU(size)` or `LSTM(size)` for a recurrent policy."""
     shared: bool = static(False)
     """One trunk for policy and values."""
-    baseline: bool = static(True)
-    """Subtract V from Q; without, the gradient has the same mean and more variance."""
+    worth: str = static("advantage")
+    """What weighs log π(a|s): `"advantage"`: Q − V; `"value"`: Q, with the same mean and more variance; `"corrected"`: G − Q, the return less
+    a baseline that knows the action, with Σ_a π Q beside it for the mean that this takes away. With λ = 1 that is unbiased whatever Q is."""
     sarsa: bool = static(False)
     """Bootstrap from the value of the next action drawn, not from the mean over all."""
     normalise_observations: bool = static(False)
@@ -64,6 +66,10 @@ class QAC(ActorQAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"qac: {name} must be positive, not {getattr(self, name)}")
+        require(
+            self.worth in ("advantage", "value", "corrected"),
+            f"qac: worth is advantage, value or corrected, not {self.worth!r}",
+        )
         require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"qac: lam lies in [0, 1], not {self.lam}")
         rate = self.critic_rate
         require(not concrete(rate) or rate >= 0, lambda: f"qac: critic_rate must not be negative, and is {rate}")
@@ -84,9 +90,14 @@ class QAC(ActorQAgent):
         reward_t, discount_t, lambda_t, weight = returns.segment(batch, self.gamma, self.lam)
         fixed, next_t = jax.lax.stop_gradient((said, said if self.sarsa else value))
         target = returns.retrace(reward_t, discount_t, lambda_t, fixed[:-1], next_t[1:], jnp.ones_like(reward_t))
-        worth = fixed - jax.lax.stop_gradient(value) if self.baseline else fixed
-        log_prob = policy.log_prob(batch.action)
-        policy_loss = weighted_mean(policy_gradient(log_prob, worth)[:-1], weight)
+        log_prob = policy.log_prob(batch.action)[:-1]
+        if self.worth == "corrected":
+            correction = expected(policy, jax.lax.stop_gradient(q))[:-1]
+            losses = action_baseline(log_prob, target, fixed[:-1], correction)
+        else:
+            worth = fixed - jax.lax.stop_gradient(value) if self.worth == "advantage" else fixed
+            losses = policy_gradient(log_prob, worth[:-1])
+        policy_loss = weighted_mean(losses, weight)
         q_loss = weighted_mean(squared(said[:-1], target), weight)
         entropy = weighted_mean(policy.entropy()[:-1], weight)
         loss = policy_loss + self.q_coefficient * q_loss - self.entropy_coefficient(state.counts) * entropy
