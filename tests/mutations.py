@@ -397,6 +397,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (ESTIMATORS, "ratio is None else ratio", "ratio is None else jnp.ones_like(ratio)", Z + "test_vtrace_looks_at_the_ratio"),
     (ESTIMATORS, "weighted_mean(target, weight)", "jnp.mean(target)",
      Z + "test_weighted_mean_of_a_baseline_leaves_out_what_does_not_count"),
+    ("yozh/networks/layers.py", "for i in range(kh) for j in range(kw)", "for j in range(kh) for i in range(kw)",
+     "tests/test_networks.py::test_convolutions_on_a_cpu_are_those_of_jax[3-1]"),
     (REINFORCE, "weight / weight.shape[1]", "weight / weight.shape[0]", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
     (REINFORCE, "psi * self.gamma **", "psi * 1.0 **", Z + "test_the_gradient_is_that_of_the_weighted_cross_entropy"),
     (REINFORCE, ", ~batch.step.last[:-1])", ")", Z + "test_only_steps_of_the_episodes_count_in_the_scale_of_rewards"),

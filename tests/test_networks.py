@@ -1,5 +1,7 @@
 """Networks: shapes, initialisation, what memory does, what the parts compute."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from yozh import networks, spaces
 from yozh.agents import A2C
 from yozh.core import Spec, YozhError
 from yozh.networks import CNN, GRU, LSTM, MLP, ActorCritic, Auto, QNetwork, Ready, forward, unroll
-from yozh.networks.layers import linear
+from yozh.networks.layers import conv, linear
 from yozh.networks.network import initial_memory
 from yozh.networks.torsos import as_blueprint, flat_size, flatten
 from yozh.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
@@ -46,6 +48,23 @@ def test_image_networks_are_those_of_the_papers():
     assert shapes == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136)]
     minatar = Auto().build(OBSERVATIONS["minatar"], jax.random.key(0))
     assert [x.shape for x in jax.tree.leaves(minatar) if x.ndim in (2, 4)] == [(16, 4, 3, 3), (128, 1024)]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2), (8, 4), (3, 2)])
+def test_convolutions_on_a_cpu_are_those_of_jax(kernel: int, stride: int, monkeypatch):
+    """Answers and gradients, of images that are not square and leave a margin."""
+    layer = conv(3, 5, kernel, stride, jax.random.key(0), init="uniform")
+    x = jax.random.normal(jax.random.key(1), (13, 18, 3))
+
+    def answers() -> Any:
+        return layer(x), jax.grad(lambda layer, x: jnp.sum(layer(x) ** 3), argnums=(0, 1))(layer, x)
+
+    patches = answers()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for one, two in zip(jax.tree.leaves(patches), jax.tree.leaves(answers()), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+    y = np.moveaxis(np.asarray(eqx.nn.Conv2d.__call__(layer, jnp.moveaxis(x, -1, 0))), 0, -1)
+    np.testing.assert_allclose(patches[0], y, rtol=1e-4, atol=1e-5)
 
 
 def test_without_layers_a_policy_is_a_table():

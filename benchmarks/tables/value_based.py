@@ -58,7 +58,7 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
     "noisy": changed(noisy=True),
     "C51": lambda env: dataclasses.replace(plain(env), values=C51(*SUPPORT[env])),
     "QR-DQN": changed(values=QuantileRegression(51)),
-    "IQN": changed(values=ImplicitQuantile(32)),
+    "IQN": changed(values=ImplicitQuantile(8)),
     "Rainbow": rainbow,
     "PQN": pqn,
 }

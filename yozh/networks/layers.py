@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 T = TypeVar("T")
-Layer = TypeVar("Layer", "Linear", eqx.nn.Conv2d)
+Layer = TypeVar("Layer", "Linear", "Convolution")
 Norm = eqx.nn.LayerNorm | eqx.nn.Identity
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
@@ -46,14 +46,41 @@ def turned(tree: T) -> T:
     )
 
 
+class Convolution(eqx.nn.Conv2d):
+    """Without padding, channels last: `[h, w, channels]` to `[h', w', outputs]`.
+
+    On a CPU the patches are gathered and multiplied at once, since in the body of a loop XLA takes convolutions number by number:
+    the gradient of MinAtar's network for 64 images takes 5 ms so, and 0.4 ms this way; of the Nature network for 32, 359 and 16 ms.
+    """
+
+    bias: Array
+
+    def __init__(self, channels: int, outputs: int, kernel: int, stride: int, key: Key[Array, ""]):
+        super().__init__(channels, outputs, kernel, stride, key=key)
+
+    def __call__(self, x: Float[Array, "h w channels"], *, key: Any = None) -> Float[Array, "h2 w2 outputs"]:
+        kernel = self.weight.transpose(2, 3, 1, 0)
+        if jax.default_backend() == "cpu":
+            y = self._patches(x) @ kernel.reshape(-1, self.out_channels)
+        else:
+            layout = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(x[None], kernel, self.stride, "VALID", dimension_numbers=layout)[0]
+        return y + self.bias.reshape(1, 1, -1)
+
+    def _patches(self, x: Float[Array, "h w channels"]) -> Float[Array, "h2 w2 patch"]:
+        (kh, kw), (sh, sw) = self.kernel_size, self.stride
+        rows, columns = x.shape[0] - kh + 1, x.shape[1] - kw + 1
+        return jnp.concatenate([x[i : i + rows : sh, j : j + columns : sw] for i in range(kh) for j in range(kw)], -1)
+
+
 def linear(inputs: int, outputs: int, key: Key[Array, ""], *, init: str, gain: float = math.sqrt(2)) -> Linear:
     """A linear layer. `init` is `"orthogonal"` (of the given gain, zero bias; Saxe et al. 2014, PPO's choice) or
     `"uniform"` (weight and bias in ±1/√inputs, the default of PyTorch and Equinox, DQN's choice)."""
     return _initialised(Linear(inputs, outputs, key), key, init, gain)
 
 
-def conv(channels: int, outputs: int, kernel: int, stride: int, key: Key[Array, ""], *, init: str) -> eqx.nn.Conv2d:
-    return _initialised(eqx.nn.Conv2d(channels, outputs, kernel, stride, key=key), key, init, math.sqrt(2))
+def conv(channels: int, outputs: int, kernel: int, stride: int, key: Key[Array, ""], *, init: str) -> Convolution:
+    return _initialised(Convolution(channels, outputs, kernel, stride, key), key, init, math.sqrt(2))
 
 
 def _initialised(layer: Layer, key: Key[Array, ""], init: str, gain: float) -> Layer:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import spaces
 from yozh.core import YozhError, require, static
-from yozh.networks.layers import ACTIVATIONS, Norm, Perceptron, conv, layer_norm
+from yozh.networks.layers import ACTIVATIONS, Convolution, Norm, Perceptron, conv, layer_norm
 
 Torso = Callable[[PyTree], Float[Array, " features"]]
 
@@ -42,7 +42,7 @@ class _Vector(eqx.Module):
 
 
 class _Convolutional(eqx.Module):
-    convolutions: tuple[eqx.nn.Conv2d, ...]
+    convolutions: tuple[Convolution, ...]
     norms: tuple[Norm, ...]
     layers: Perceptron
     channel_last: bool = eqx.field(static=True)
@@ -50,7 +50,7 @@ class _Convolutional(eqx.Module):
     activation: str = eqx.field(static=True)
 
     def __call__(self, obs: Array) -> Float[Array, " features"]:
-        x = jnp.moveaxis(obs, -1, 0) if self.channel_last else obs
+        x = obs if self.channel_last else jnp.moveaxis(obs, 0, -1)
         x = x.astype(jnp.float32) * self.scale
         for layer, norm in zip(self.convolutions, self.norms, strict=True):
             x = ACTIVATIONS[self.activation](norm(layer(x)))
@@ -150,7 +150,7 @@ class CNN(Blueprint):
             layers.append(conv(channels, outputs, kernel, stride, k, init=self.init))
             channels, size = outputs, tuple((n - kernel) // stride + 1 for n in size)
             require(min(size) > 0, f"CNN: images of {space.shape} are too small for kernels {self.kernels}")
-            norms.append(layer_norm((outputs, *size), self.norm))
+            norms.append(layer_norm((*size, outputs), self.norm))
         inputs = channels * math.prod(size)
         head = Perceptron(inputs, self.widths, last, activation=self.activation, init=self.init, norm=self.norm)
         scale = 1 / 255 if space.dtype == "uint8" else 1.0
