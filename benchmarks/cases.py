@@ -35,6 +35,9 @@ ZOO_TRPO = dict(
 ZOO_TRPO_CHEETAH = ZOO_TRPO | dict(env="HalfCheetah-v5", normalise=True, n_steps=1024, batch_size=128, gae_lambda=0.95,
                                    cg_max_steps=25, cg_damping=0.1, target_kl=0.04)  # fmt: skip
 
+TIANSHOU = dict(env="CartPole-v1", streams=8, batch=64, widths=[64, 64], rate=1e-3, n=1, capacity=20_000, warm_up=1000, update_every=8,
+                atoms=51, low=0.0, high=100.0)  # fmt: skip
+
 CASES = {
     "ppo-cartpole-rejax": Case(
         "ppo-cartpole-constant", "of_rejax", "jax",
@@ -106,6 +109,14 @@ CASES = {
     "qrdqn-lander": Case(
         "qrdqn-lander", "sb3_dqn", "contrib", dict(threads=1, library="sb3_contrib", algorithm="QRDQN"),
         10.0, 100_000, 10_000, "The defaults of sb3-contrib. Yozh runs 16 streams, the peer one. " + RESETS,
+    ),
+    "c51-cartpole": Case(
+        "c51-cartpole", "of_tianshou", "tianshou", TIANSHOU | dict(algorithm="C51"),
+        10.0, 200_000, 10_000, "The peer's trainer, with its evaluation and logging, is left out. " + RESETS,
+    ),
+    "rainbow-cartpole": Case(
+        "rainbow-cartpole", "of_tianshou", "tianshou", TIANSHOU | dict(algorithm="RainbowDQN", n=3),
+        10.0, 200_000, 10_000, "All layers noisy. The peer's trainer, with its evaluation and logging, is left out. " + RESETS,
     ),
     "trpo-cartpole": Case(
         "trpo-cartpole", "sb3_on_policy", "contrib",

@@ -9,9 +9,10 @@ import jax
 from yozh import environments
 from yozh.agents import A2C, DQN, PPO, TRPO, Linear
 from yozh.agents.estimators import GAE
+from yozh.agents.sampling import Prioritised
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard
-from yozh.agents.values import QuantileRegression
+from yozh.agents.values import C51, QuantileRegression
 from yozh.core import Agent, BatchedEnv
 from yozh.networks.torsos import MLP
 from yozh.runners.fused import Fused
@@ -48,10 +49,15 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
         target=Hard(2500),
         epsilon=Linear(1.0, 0.01, 0.005),
     )
+    small = dict(learning_rate=1e-3, torso=MLP((64, 64), "relu", "uniform"), streams=8, batch=64, update_every=8, warm_up=1000,
+                 capacity=20_000, target=Hard(500), values=C51(0.0, 100.0, 51))  # fmt: skip
+    rainbow = DQN(double=True, dueling=True, n_step=3, noisy=True, replay=Prioritised(0.6), **small)
     return {
         "a2c-cartpole": (A2C(), "CartPole-v1", None),
         "dqn-cartpole": (DQN(torso=MLP((120, 84), "relu"), **busy), "CartPole-v1", None),
         "dqn-cartpole-64": (DQN(torso=MLP((64, 64), "relu"), double=True, **busy), "CartPole-v1", None),
+        "c51-cartpole": (DQN(epsilon=0.1, **small), "CartPole-v1", None),
+        "rainbow-cartpole": (rainbow, "CartPole-v1", None),
         "qrdqn-lander": (quantiles, "LunarLander-v3", None),
         "ppo-cartpole": (decayed, "CartPole-v1", None),
         "ppo-cartpole-constant": (constant, "CartPole-v1", None),

@@ -10,9 +10,21 @@ ROOT = Path(__file__).parent.parent
 # Installed in stages: torch by itself first, so that nothing chooses another build of it.
 PINS = {
     "sb3": [["torch==2.13.0"], ["stable-baselines3==2.9.2", "gymnasium[box2d,classic-control,mujoco]==1.4.0"]],
-    "contrib": [["torch==2.13.0"], ["sb3-contrib==2.9", "gymnasium[classic-control,mujoco]==1.4.0"]],
+    "contrib": [["torch==2.13.0"], ["sb3-contrib==2.9", "gymnasium[box2d,classic-control,mujoco]==1.4.0"]],
+    "tianshou": [["torch==2.13.0"], ["tianshou==2.0.1", "gymnasium[classic-control]"]],
     "sbx": [["sbx-rl==0.28.0", "gymnasium[box2d,mujoco]==1.4.0"]],
-    "jax": [["jax==0.10.2", "rejax==0.1.3", "gymnax==0.0.9", "flax==0.12.8", "distrax==0.1.9", "optax==0.2.8", "six"]],
+    "jax": [
+        [
+            "jax==0.10.2",
+            "rejax==0.1.3",
+            "gymnax==0.0.9",
+            "flax==0.12.8",
+            "distrax==0.1.9",
+            "optax==0.2.8",
+            "flashbax==0.1.3",
+            "six",
+        ]
+    ],
 }
 ASK = """
 import json, sys

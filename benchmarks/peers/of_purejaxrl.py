@@ -13,6 +13,7 @@ steps, settings = int(sys.argv[1]), json.loads(sys.argv[2])
 # Its wrappers import two libraries of environments that are not used here.
 for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix", "wandb"):
     sys.modules[name] = MagicMock()
+jax.tree_map = jax.tree.map  # as it was called when these scripts were written
 sys.path.insert(0, os.path.join(os.environ["PUREJAXRL"], "purejaxrl"))
 make_train = importlib.import_module(settings.pop("SCRIPT", "ppo")).make_train
 
