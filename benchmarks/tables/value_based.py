@@ -10,7 +10,7 @@ from typing import Any
 
 from yozh.agents import DQN, Linear
 from yozh.agents.sampling import Prioritised
-from yozh.agents.targets import Soft
+from yozh.agents.targets import Hard
 from yozh.agents.values import C51, ImplicitQuantile, QuantileRegression
 from yozh.core import Agent
 from yozh.networks import Auto
@@ -18,14 +18,14 @@ from yozh.presets import find, names
 
 MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
 
-STEPS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000, "LunarLander-v3": 400_000} | dict.fromkeys(MINATAR, 300_000)  # fmt: skip
+STEPS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000, "LunarLander-v3": 400_000} | dict.fromkeys(MINATAR, 100_000)  # fmt: skip
 """Of every method in an environment."""
 
 SUPPORT = {"CartPole-v1": (0.0, 100.0), "Acrobot-v1": (-100.0, 0.0), "MountainCar-v0": (-100.0, 0.0), "LunarLander-v3": (-300.0, 300.0)} | dict.fromkeys(MINATAR, (-1.0, 30.0))  # fmt: skip
 
-MOUNTAIN_CAR = DQN(learning_rate=Linear(4e-3, 0.0), epsilon=Linear(1.0, 0.07, 0.2), torso=Auto((256, 256), "relu", "uniform"),
-                   target=Soft(0.005), batch=128, capacity=120_000, warm_up=1000, update_every=2, gamma=0.98)  # fmt: skip
-"""rl-zoo3's learning rate, batch, discount and exploration; a soft target."""
+MOUNTAIN_CAR = DQN(learning_rate=4e-3, epsilon=Linear(1.0, 0.07, 0.2), torso=Auto((256, 256), "relu", "uniform"), target=Hard(300),
+                   batch=128, capacity=10_000, warm_up=1000, update_every=2, length=16, streams=1, gamma=0.98)  # fmt: skip
+"""rl-zoo3's settings."""
 
 
 def plain(env: str) -> Agent:
