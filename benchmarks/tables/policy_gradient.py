@@ -7,14 +7,14 @@ the method and the environment it is taken, with its own. Else settings are the 
 from collections.abc import Callable
 from typing import Any
 
-from yozh.agents import A2C, ARS, ES, MDPO, NPG, PPG, PPO, REINFORCE, TRPO, VPG, Linear
+from yozh.agents import A2C, ACER, ARS, ES, MDPO, NPG, PPG, PPO, QAC, REINFORCE, TRPO, VPG, Linear
 from yozh.agents.estimators import GAE, Estimator, Mean, RewardToGo, TotalReturn, Value
 from yozh.agents.penalties import Adaptive
 from yozh.core import Agent
 from yozh.presets import find, names
 
 STEPS = {"CartPole-v1": 300_000, "Acrobot-v1": 500_000, "MountainCar-v0": 500_000, "Pendulum-v1": 300_000,
-         "LunarLander-v3": 1_000_000, "LunarLanderContinuous-v3": 1_000_000, "HalfCheetah-v5": 1_000_000, "Hopper-v5": 1_000_000}  # fmt: skip
+         "LunarLander-v3": 500_000, "LunarLanderContinuous-v3": 500_000, "HalfCheetah-v5": 1_000_000, "Hopper-v5": 1_000_000}  # fmt: skip
 """Of every method in an environment."""
 
 SCALED = dict(normalise_observations=True, scale_rewards=True)
@@ -32,6 +32,8 @@ WORLDS: dict[str, dict[str, Any]] = {
 
 HORIZON = {"CartPole-v1": 500, "Acrobot-v1": 500, "MountainCar-v0": 200, "Pendulum-v1": 200}
 """Of the longest episode; 1,000 in the others."""
+
+DISCRETE = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3")
 
 LONG = dict(streams=16, length=128)
 """Unrolls of 2,048 steps, as is usual for these."""
@@ -63,6 +65,18 @@ def reinforce(estimator: Estimator) -> Callable[[str], Agent]:
     return episodic(REINFORCE, estimator=estimator, learning_rate=5e-3, normalise_advantage=True, streams=16)
 
 
+def discrete(kind: str, make: type[Agent], **settings: Any) -> Callable[[str], Agent | None]:
+    """For a method that takes no other actions, and rewards as they come."""
+
+    def agent(env: str) -> Agent | None:
+        if env not in DISCRETE:
+            return None
+        world = {k: v for k, v in WORLDS[env].items() if k != "scale_rewards"}
+        return find(kind, env).agent if (kind, env) in names() else make(**(world | settings))
+
+    return agent
+
+
 PPO_LIKE = dict(learning_rate=Linear(1e-3, 0.0), **LONG, epochs=10, minibatches=32)
 
 METHODS: dict[str, Callable[[str], Agent | None]] = {
@@ -73,7 +87,9 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
     "REINFORCE, reward to go less value": reinforce(RewardToGo(Value())),
     "REINFORCE, GAE": reinforce(GAE(0.95)),
     "VPG": episodic(VPG),
+    "QAC": discrete("qac", QAC, streams=16),
     "A2C": of("a2c", A2C, streams=16),
+    "ACER": discrete("acer", ACER),
     "NPG": of("npg", NPG, **LONG),
     "TRPO": of("trpo", TRPO, **LONG),
     "PPO": of("ppo", PPO, **PPO_LIKE),
