@@ -16,6 +16,8 @@ import numpy as np
 from benchmarks import machine
 from yozh.app.aggregates import mean_interval
 from yozh.files import atomic_write
+from yozh.studies.study import drawn as drawing
+from yozh.studies.study import panels
 
 FIRST = 400
 """The first seed."""
@@ -27,13 +29,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--envs", nargs="*", help="only these")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this long")
-    parser.add_argument("--draw", type=Path, help="write the table to this Markdown file instead of running")
+    parser.add_argument(
+        "--draw", type=Path, help="write the table to this Markdown file, and a picture beside it, instead of running"
+    )
     asked = parser.parse_args()
     table = importlib.import_module(f"benchmarks.tables.{asked.name}")
     path = machine.RESULTS / "tables" / f"{asked.name}.json"
     found = json.loads(path.read_text()) if path.exists() else {"hardware": machine.hardware(), "runs": {}}
     if asked.draw:
-        asked.draw.write_text(drawn(table, found))
+        picture = asked.draw.with_suffix(".svg")
+        picture.write_text(pictured(table, found))
+        asked.draw.write_text(f"{drawn(table, found)}\n![means and intervals of the table]({picture.name})\n")
         return
     until = time.monotonic() + 60 * asked.minutes
     for env in asked.envs or table.STEPS:
@@ -68,16 +74,48 @@ def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
 
 def drawn(table: Any, found: dict[str, Any]) -> str:
     """Means over the seeds with 95 % bootstrap intervals; below them the seconds of training one run."""
-    envs = [e for e in table.STEPS if any(name.startswith(f"{e}/") for name in found["runs"])]
+    envs = shown(table, found)
     lines = [f"| method | {' | '.join(f'{e}, {table.STEPS[e]:,}' for e in envs)} |", "| --- " * (len(envs) + 1) + "|"]
     for method in table.METHODS:
         lines.append(f"| {method} | {' | '.join(cell(found['runs'], f'{env}/{method}/') for env in envs)} |")
     return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{json.dumps(found['hardware'])}\n"
 
 
+def shown(table: Any, found: dict[str, Any]) -> list[str]:
+    """Environments of which something has been run."""
+    return [e for e in table.STEPS if any(name.startswith(f"{e}/") for name in found["runs"])]
+
+
+def pictured(table: Any, found: dict[str, Any]) -> str:
+    """As SVG: for each environment, what every method reached."""
+    envs = shown(table, found)
+    figure, axes = panels(len(envs))
+    figure.set_size_inches(3.2 * len(envs) + 2.5, 0.28 * len(table.METHODS) + 1.2)
+    for env, axis in zip(envs, axes, strict=True):
+        for place, method in enumerate(reversed(table.METHODS)):
+            scores = of(found["runs"], f"{env}/{method}/")
+            if scores:
+                low, high = mean_interval(scores)
+                axis.plot([low, high], [place, place], color="C0", linewidth=3, alpha=0.4)
+                axis.plot(scores, [place] * len(scores), ".", color="C0", markersize=3)
+                axis.plot(np.mean(scores), place, "|", color="black", markersize=9)
+        axis.set(
+            title=f"{env}, {table.STEPS[env]:,}",
+            yticks=range(len(table.METHODS)),
+            ylim=(-0.6, len(table.METHODS) - 0.4),
+        )
+        axis.set_yticklabels([*reversed(table.METHODS)] if env == envs[0] else [], fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+    return drawing(figure)
+
+
+def of(runs: dict[str, Any], prefix: str) -> list[float]:
+    return [r["mean_return"] for name, r in runs.items() if name.startswith(prefix) and "mean_return" in r]
+
+
 def cell(runs: dict[str, Any], prefix: str) -> str:
     mine = [r for name, r in runs.items() if name.startswith(prefix)]
-    scores = [r["mean_return"] for r in mine if "mean_return" in r]
+    scores = of(runs, prefix)
     if not scores:
         return mine[0]["error"] if mine else ""
     low, high = mean_interval(scores)
