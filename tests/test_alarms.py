@@ -86,6 +86,13 @@ def test_gradients_that_explode():
     assert not listen([{"gradient_norm": 1e-6}] * 12 + [{"gradient_norm": 1.0}])  # the first reward of a sparse one
 
 
+def test_a_support_that_cannot_hold_the_targets():
+    (told,) = listen([{"clipped_targets": 0.03}] * 12)
+    assert told["steps"] == 100 and "3.0% of the mass of targets lies beyond the support" in told["alarm"]
+    assert not listen([{"clipped_targets": 0.03}] * 9 + [{"clipped_targets": 0.005}] * 20)
+    assert not listen([{"clipped_targets": 0.009}] * 30)
+
+
 def test_a_loss_that_runs_away():
     (told,) = listen([{"loss": 0.01 * 1.2**i} for i in range(35)])
     assert told["steps"] == 300 and "loss has doubled 5 times over" in told["alarm"]

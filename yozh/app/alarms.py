@@ -28,7 +28,8 @@ class Alarms(Observer):
     entropy, which goes below zero in the best of runs); where the mean Q passes `reward_bound / (1 - gamma)`; where the KL of
     an update is above 0.1 and ten times its median; where the explained variance stays negative for a fifth of the run, unless the
     value loss is below 1 % of its largest (where all returns are alike there is nothing to explain); where the gradient's norm is a hundred times its median and ten times what it is clipped to; where the loss doubles again and
-    again; where more than half of the ReLU units are dead. A metric that an agent does not report is not watched.
+    again; where more than 1 % of the mass of C51's targets has lain beyond its support for ten rows; where more than half of the ReLU
+    units are dead. A metric that an agent does not report is not watched.
 
     `tell` takes the row `{"steps": ..., "alarm": text}`; a warning is given if it is left out. `reward_bound` is the
     largest absolute reward; left out, it is the largest that the rows have told as `reward_max`.
@@ -57,7 +58,8 @@ class Alarms(Observer):
             self._entropy = row["entropy"]
             if math.isnan(self._first_entropy):
                 self._first_entropy = self._entropy
-        watched = {"q": self._q, "kl": self._kl, "gradient_norm": self._gradient, "loss": self._loss}
+        watched = {"q": self._q, "kl": self._kl, "gradient_norm": self._gradient, "loss": self._loss,
+                   "clipped_targets": self._clipped}  # fmt: skip
         for name, rule in watched.items():
             if math.isfinite(value := row.get(name, math.nan)):
                 self._ring(row, name, rule(value))
@@ -121,6 +123,16 @@ class Alarms(Observer):
         text = f"gradient_norm is {value:.3g}, and its median {self._median('gradient_norm', 10):.2g}: "
         text += "lower --agent.learning-rate, or scale rewards and observations"
         return value / tolerable, text
+
+    def _clipped(self, value: float) -> Alarm | None:
+        """The least of ten rows, since a network that has learnt nothing yet puts mass anywhere."""
+        rows = [*self._past.get("clipped_targets", ()), value][-10:]
+        least = min(rows)
+        if len(rows) < 10 or least <= 0.01:
+            return None
+        text = f"{least:.1%} of the mass of targets lies beyond the support of C51 and is moved to its ends: "
+        text += "widen --agent.values.low and --agent.values.high"
+        return least / 0.01, text
 
     def _loss(self, value: float) -> Alarm | None:
         rows = [*self._past.get("loss", ()), value][-WINDOW * (DOUBLINGS + 1) :]
