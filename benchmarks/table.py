@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from yozh.app.aggregates import mean_interval
+from yozh.app.aggregates import aggregate, mean_interval
 from yozh.files import atomic_write
 from yozh.studies.study import drawn as drawing
 from yozh.studies.study import panels
@@ -78,7 +78,23 @@ def drawn(table: Any, found: dict[str, Any]) -> str:
     lines = [f"| method | {' | '.join(f'{e}, {table.STEPS[e]:,}' for e in envs)} |", "| --- " * (len(envs) + 1) + "|"]
     for method in table.METHODS:
         lines.append(f"| {method} | {' | '.join(cell(found['runs'], f'{env}/{method}/') for env in envs)} |")
-    return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{json.dumps(found['hardware'])}\n"
+    for label, figures in getattr(table, "PUBLISHED", {}).items():
+        lines.append(f"| *{label}* | {' | '.join(figures.get(env, '') for env in envs)} |")
+    over = summed(table, found, envs) if hasattr(table, "UNIT") else ""
+    return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{over}{json.dumps(found['hardware'])}\n"
+
+
+def summed(table: Any, found: dict[str, Any], envs: list[str]) -> str:
+    """Interquartile means over all environments, scores in units of what `table.UNIT` reached there on average."""
+    units = {env: np.mean(of(found["runs"], f"{env}/{table.UNIT}/")) for env in envs}
+    scores = {m: [of(found["runs"], f"{e}/{m}/") for e in envs] for m in table.METHODS}
+    runs = max(len(x) for x in scores[table.UNIT])
+    whole = {m: np.array(x).T / [units[e] for e in envs] for m, x in scores.items() if all(len(y) == runs for y in x)}
+    lines = [f"| over all, {table.UNIT} = 1 | interquartile mean, 95 % |", "| --- | --- |"]
+    for method, figures in aggregate(whole, gap=False).items():
+        low, high = figures["iqm"].ci95
+        lines.append(f"| {method} | {figures['iqm'].value:.2f} ({low:.2f} to {high:.2f}) |")
+    return "\n".join(lines) + "\n\n"
 
 
 def shown(table: Any, found: dict[str, Any]) -> list[str]:

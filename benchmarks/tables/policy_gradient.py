@@ -99,3 +99,10 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
     "ES": search("es", ES),
     "ARS": search("ars", ARS),
 }
+
+PUBLISHED = {
+    "rl-zoo, A2C": {"CartPole-v1": "500, 500k", "Acrobot-v1": "-83", "MountainCar-v0": "-111", "Pendulum-v1": "-163, 1M", "LunarLander-v3": "156, 200k", "Hopper-v5": "733", "HalfCheetah-v5": "3,041"},
+    "rl-zoo, TRPO": {"CartPole-v1": "500, 100k", "Acrobot-v1": "-83", "MountainCar-v0": "-107", "Pendulum-v1": "-175, 100k", "LunarLander-v3": "133, 200k", "LunarLanderContinuous-v3": "262, 200k", "Hopper-v5": "3,618", "HalfCheetah-v5": "1,785"},
+    "rl-zoo, PPO": {"CartPole-v1": "500, 100k", "Acrobot-v1": "-73", "MountainCar-v0": "-110", "Pendulum-v1": "-172, 100k", "LunarLander-v3": "242, 1M", "LunarLanderContinuous-v3": "271, 1M", "Hopper-v5": "2,410", "HalfCheetah-v5": "5,819"},
+}  # fmt: skip
+"""One run each, after other numbers of steps where these are named."""

@@ -14,6 +14,9 @@ from yozh.core import Agent
 STEPS = dict.fromkeys(value_based.MINATAR, 100_000)
 """Of every method in an environment."""
 
+UNIT = "DQN"
+"""Whose mean return in an environment is the unit there."""
+
 WITHOUT: dict[str, dict[str, Any]] = {
     "double": dict(double=False),
     "dueling": dict(dueling=False),

@@ -62,3 +62,10 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
     "Rainbow": rainbow,
     "PQN": pqn,
 }
+
+PUBLISHED = {
+    "rl-zoo, DQN": {"CartPole-v1": "500", "Acrobot-v1": "-77", "MountainCar-v0": "-101", "LunarLander-v3": "154, 100k"},
+    "rl-zoo, QR-DQN": {"CartPole-v1": "500", "Acrobot-v1": "-69", "MountainCar-v0": "-106", "LunarLander-v3": "70, 100k"},
+    "MinAtar's DQN, 5M frames": {"Asterix-MinAtar": "17", "Breakout-MinAtar": "10", "Freeway-MinAtar": "50", "SpaceInvaders-MinAtar": "44"},
+}  # fmt: skip
+"""One run each of rl-zoo, the means of Young and Tian (2019); after other numbers of steps where these are named."""
