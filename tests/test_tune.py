@@ -272,7 +272,7 @@ def test_files_that_are_no_presets_are_refused(tmp_path, changes, message):
     ("line", "message"),
     [
         ("tune ppo", "tune needs AGENT and ENV"),
-        ("tune pop Catch", "Did you mean ppo?"),
+        ("tune dqm Catch", "Did you mean dqn?"),
         ("tune ppo Catch --trials 0", "--trials takes a positive whole number, not '0'"),
         ("tune ppo Catch --timeout 5x", "--timeout takes a duration such as 90s, 30m or 1h30m, not '5x'"),
         ("tune ppo Catch --fix gamma=1", "--fix takes agent.FIELD=VALUE, not 'gamma=1'"),

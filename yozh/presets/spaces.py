@@ -67,11 +67,11 @@ class Choice:
 
 
 SPACE: dict[str, Range | Choice] = {
-    "learning-rate": Range(1e-5, 1e-2, log=True),
+    "learning-rate": Range(1e-5, 3e-2, log=True),
     "gamma": Range(1e-3, 0.1, log=True, complement=True),
     "estimator.lam": Range(5e-3, 0.3, log=True, complement=True),
     "clip": Range(0.1, 0.4),
-    "delta": Range(1e-3, 0.1, log=True),
+    "delta": Range(1e-3, 1.0, log=True),
     "damping": Range(1e-3, 1.0, log=True),
     "value-coefficient": Range(0.1, 1.0, log=True),
     "entropy-coefficient": Range(1e-5, 0.1, log=True),
