@@ -25,19 +25,12 @@ from yozh.agents.base import Params, State
 from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.minibatches import Sequences
 from yozh.agents.scales import Raw, Rewards
-from yozh.agents.schedules import Counts, Schedule, schedule
+from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.sequences import MEMORY, memory_before
 from yozh.agents.targets import Soft
-from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, YozhError, leaf, require, static
-from yozh.losses import (
-    action_baseline,
-    explained_variance,
-    linear_baseline,
-    squared,
-    weighted_mean,
-    weighted_variance,
-)
-from yozh.networks import ActionValue, ActorCritic, Auto, Blueprint
+from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
+from yozh.losses import action_baseline, explained_variance, linear_baseline, squared, weighted_mean, weighted_variance
+from yozh.networks import ActionValue, ActorCritic, Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.noisy import Noise, as_noise
 from yozh.networks.torsos import as_blueprint
@@ -49,8 +42,9 @@ ETAS = ("conservative", "aggressive", "full", "none")
 class Critic(eqx.Module):
     """What of the agent's state is not the policy's."""
 
-    q: ActionValue
-    target: ActionValue
+    q: Network
+    """An `ActionValue`."""
+    target: Network
     optimiser: PyTree
 
 
@@ -82,7 +76,7 @@ def share(eta: str, advantage: Float[Array, "*b"], baseline: Float[Array, "*b"])
             return jnp.zeros_like(baseline)
 
 
-def worth(q: ActionValue, obs: PyTree, action: Float[Array, "T B d"]) -> Float[Array, "T B"]:
+def worth(q: Network, obs: PyTree, action: Float[Array, "T B d"]) -> Float[Array, "T B"]:
     """Of each action at its step."""
     return jax.vmap(jax.vmap(lambda o, a: q((o, a), ())[0]))(obs, action)
 
@@ -154,6 +148,11 @@ class QProp(ActorCriticAgent):
             self.capacity >= self.streams * self.length,
             f"qprop: an unroll of {self.streams} x {self.length} steps does not fit into a replay of {self.capacity}",
         )
+        rate = self.critic_learning_rate.value if isinstance(self.critic_learning_rate, Constant) else None
+        require(
+            rate is None or not concrete(rate) or rate > 0,
+            lambda: f"qprop: critic_learning_rate must be positive, not {rate}",
+        )
         require(min(self.critic_widths, default=1) > 0, f"qprop: critic_widths are positive, not {self.critic_widths}")
 
     @property
@@ -201,19 +200,16 @@ class QProp(ActorCriticAgent):
         found = jax.lax.stop_gradient(self.estimator(u, reward, value, self.gamma))
         here = jax.tree.map(lambda x: x[:-1], obs)
         line, expected = linear_baseline(lambda a: worth(q, here, a), u.action[:-1], policy.mode()[:-1])
-        eta = share(self.eta, found.advantage, line)
-        log_prob, entropy = policy.log_prob(u.action)[:-1], policy.entropy()[:-1]
-        policy_loss = weighted_mean(
-            action_baseline(log_prob, found.advantage, eta * line, eta * expected), found.weight
-        )
-        value_loss = weighted_mean(squared(value[:-1], found.target), found.weight)
-        entropy = weighted_mean(entropy, found.weight)
+        advantage, weight, log_prob = found.advantage, found.weight, policy.log_prob(u.action)[:-1]
+        eta = share(self.eta, advantage, line)
+        policy_loss = weighted_mean(action_baseline(log_prob, advantage, eta * line, eta * expected), weight)
+        value_loss = weighted_mean(squared(value[:-1], found.target), weight)
+        entropy = weighted_mean(policy.entropy()[:-1], weight)
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient(state.counts) * entropy
         metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "value": jnp.mean(value)}
-        metrics["explained_variance"] = explained_variance(value[:-1], found.target, found.weight)
-        metrics["eta"] = weighted_mean(eta, found.weight)
-        left = weighted_variance(found.advantage - eta * line, found.weight)
-        metrics["variance_left"] = left / (weighted_variance(found.advantage, found.weight) + 1e-8)
+        left = weighted_variance(advantage - eta * line, weight) / (weighted_variance(advantage, weight) + 1e-8)
+        metrics |= {"eta": weighted_mean(eta, weight), "variance_left": left}
+        metrics["explained_variance"] = explained_variance(value[:-1], found.target, weight)
         return loss, (metrics, None)
 
     def judged(self, state: State, old: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
@@ -231,15 +227,14 @@ class QProp(ActorCriticAgent):
             critic, optimiser = state.critic, self.critic_optimiser(state.counts)
             about = eqx.tree_at(lambda s: s.net, state, critic.q)
             q, memory, report = self.step_down(self.critic_loss, optimiser, critic.optimiser, about, minibatch, None)
-            now = (q, state.net), (critic.target, state.target)
-            target, policy = self.target(*now, state.counts.updates)
+            target, policy = self.target((q, state.net), (critic.target, state.target), state.counts.updates)
             return eqx.tree_at(lambda s: (s.critic, s.target), state, (Critic(q, target, memory), policy)), report
 
         state, reports = every.passes(closer, state, 1, self.critic_steps, key)
         told = {name: jnp.mean(reports.metrics[name]) for name in ("q_loss", "q")}
         return state, Report(told, reports.finite.all())
 
-    def critic_loss(self, q: ActionValue, state: State, batch: Transitions, key: None) -> tuple[Float[Array, ""], Any]:
+    def critic_loss(self, q: Network, state: State, batch: Transitions, key: None) -> tuple[Float[Array, ""], Any]:
         ahead = worth(state.critic.target, batch.next_obs, batch.next_action)
         said = worth(q, batch.obs, batch.action)
         loss = weighted_mean(squared(said, batch.reward + batch.discount * ahead), batch.weight)
