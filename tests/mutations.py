@@ -46,6 +46,8 @@ ACER, ACTOR_Q, QAC, OFF_MDPO, HCA = (
     f"yozh/agents/{n}.py" for n in ("acer", "actor_q", "qac", "off_policy_mdpo", "hca")
 )
 AQ, HC = "tests/test_actor_q.py::", "tests/test_hca.py::"
+QPROP, ACTION_VALUE = "yozh/agents/qprop.py", "yozh/networks/action_value.py"
+QP, AV = "tests/test_qprop.py::", "tests/test_action_value.py::"
 
 FORESIGHT, EVALUATION, REPLAYED = "yozh/runners/foresight.py", "yozh/runners/evaluation.py", "yozh/runners/replayed.py"
 F = "tests/test_diagnostics.py::"
@@ -337,6 +339,37 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
      HC + "test_hindsight_begins_as_the_policy"),
     (LOSSES, "(worth - baseline) + expected)", "(worth - baseline))", S + "test_its_numbers_hold[action_baselines]"),
     (LOSSES, "jnp.sum(slope * (action - mean), -1)", "jnp.sum(slope * action, -1)", B + "test_a_linear_baseline_of_the_action"),
+    (QPROP, "eta * line, eta * expected), weight)", "eta * line, 0.0 * expected), weight)",
+     QP + "test_whatever_the_critic_says_the_mean_is_the_policy_gradient[full]"),
+    (QPROP, "eta * line, eta * expected), weight)", "line, expected), weight)", QP + "test_the_policys_loss_by_loops"),
+    (QPROP, "policy.mode()[:-1])", "jax.lax.stop_gradient(policy.mode()[:-1]))",
+     QP + "test_whatever_the_critic_says_the_mean_is_the_policy_gradient[full]"),
+    (QPROP, "(covariance > 0)", "(covariance < 0)", QP + "test_the_share_follows_the_sign_of_both"),
+    (QPROP, "return jnp.sign(covariance)", "return jnp.abs(jnp.sign(covariance))", QP + "test_the_share_follows_the_sign_of_both"),
+    (QPROP, "jax.lax.stop_gradient(self.estimator(", "(self.estimator(", QP + "test_without_the_baseline_it_is_a2c[scaled]"),
+    (QPROP, "self.noise(state, state.counts.updates))", "None)", QP + "test_without_the_baseline_it_is_a2c[recurrent]"),
+    (QPROP, "{MEMORY: memory[0]}", "{MEMORY: after[0]}", QP + "test_without_the_baseline_it_is_a2c[recurrent]"),
+    (QPROP, "weighted_variance(advantage - eta * line, weight)", "weighted_variance(advantage - line, weight)",
+     QP + "test_the_policys_loss_by_loops"),
+    (QPROP, "worth(state.critic.target, batch.next_obs", "worth(q, batch.next_obs", QP + "test_the_critics_target_by_hand"),
+    (QPROP, "networks.unroll(state.target, obs", "networks.unroll(state.net, obs", QP + "test_the_critics_target_by_hand"),
+    (QPROP, "returns.segment(old, self.gamma, 0.0)", "(old.step.reward[1:], self.gamma * old.step.discount[1:], None, 0.0 * old.step.reward[1:] + 1.0)",
+     QP + "test_the_critics_target_by_hand"),
+    (QPROP, "batch.discount * ahead", "self.gamma * ahead", QP + "test_the_critics_target_by_hand"),
+    (QPROP, "self.scaled(state, reward_t)", "reward_t", QP + "test_the_critics_target_by_hand"),
+    (QPROP, "self.descend(state, (fresh, reward)", "self.descend(state, (old, self.scaled(state, old.step.reward))",
+     QP + "test_the_policy_learns_from_fresh_steps_alone_and_the_critic_from_replay_alone"),
+    (QPROP, "self.judged(state, old, key)", "self.judged(state, batch, key)",
+     QP + "test_the_policy_learns_from_fresh_steps_alone_and_the_critic_from_replay_alone"),
+    (QPROP, "self.target((q, state.net)", "self.target((q, state.target)",
+     QP + "test_the_policy_learns_from_fresh_steps_alone_and_the_critic_from_replay_alone"),
+    (QPROP, "policy.mode()[1:]", "old.action[1:]", QP + "test_the_critics_target_by_hand"),
+    (QPROP, "if not isinstance(spec.action, spaces.Box)", "if False", QP + "test_other_actions_are_sent_to_agents_that_take_them"),
+    (ACTION_VALUE, "(high - low < WIDE)", "(high - low > 0)", AV + "test_bounded_actions_are_seen_on_the_scale_of_one[floats' own]"),
+    (ACTION_VALUE, "- centre) / half", "+ centre) / half", AV + "test_bounded_actions_are_seen_on_the_scale_of_one[one for each]"),
+    (ACTION_VALUE, "return (seen, x[1]), memory", "return (seen, 0.0 * x[1]), memory", AV + "test_layer_by_layer"),
+    (ACTION_VALUE, "self.trunk.recur(x[0], memory)", "self.trunk.recur(x[0], self.initial_memory())",
+     AV + "test_its_memory_is_of_observations_and_cleared_between_episodes"),
     ("yozh/studies/hindsight.py", "sign > 0", "sign < 0", S + "test_its_numbers_hold[hindsight]"),
     (TABULAR + "control.py", "best / best.sum()", "best / 1.0", T + "test_epsilon_greedy_shares_among_the_best"),
     ("yozh/environments/ale.py", "self._boundary.last, self._begins, action", "self._boundary.last, action, action",
