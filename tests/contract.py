@@ -199,6 +199,7 @@ SMALL: dict[str, Small] = {
         QProp(learning_rate=1e-2, torso=NET, critic_widths=(16,), streams=16, length=8, gamma=0.9, critic_steps=8, batch=32,
               capacity=2000),
         real=True, refused={"squash": True}, beside=UNSCALED,
+        medley={"streams": 64, "learning_rate": Linear(1e-2, 0.0, 1.0, 230_400), "estimator": GAE(0.9)},
     ),
     "reinforce": Small(
         REINFORCE(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, entropy_coefficient=0.01, max_gradient_norm=0.1,
