@@ -26,7 +26,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 TRAINING = {f"test_{name}" for name in (
     "actor_q", "adapters", "atari", "checkpoint", "contract", "diagnostics", "discounts", "dqn_parts", "ensemble", "episodes", "es",
-    "export", "hca", "mirror", "noisy", "ppo", "pqn", "recurrent_dqn", "seeds", "support", "training", "trust", "tune",
+    "export", "hca", "mirror", "noisy", "ppo", "pqn", "qprop", "recurrent_dqn", "seeds", "support", "training", "trust", "tune",
 )}  # fmt: skip
 """Files of tests that train, most of them slow together if not each."""
 CHECKED = "test_snapshot"

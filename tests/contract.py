@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key, PyTree
 
 from yozh.agents import (
     A2C,
@@ -25,6 +26,7 @@ from yozh.agents import (
     Constant,
     Linear,
     OffPolicyMDPO,
+    QProp,
 )  # fmt: skip
 from yozh.agents.backups import Munchausen
 from yozh.agents.directions import Differences, Ranks
@@ -38,11 +40,13 @@ from yozh.agents.scales import Clipped, PopArt
 from yozh.agents.schedules import over
 from yozh.agents.targets import Hard, Soft
 from yozh.agents.values import C51
-from yozh.core import Agent, BatchedEnv, Env
+from yozh.core import Agent, BatchedEnv, Env, Spec, TimeStep
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import CartPole
+from yozh.environments.probes import SIGN
 from yozh.networks import GRU, LSTM, Auto
 from yozh.runners import fused
+from yozh.spaces import Discrete
 
 STEPS = 400
 NET = Auto((16,), "tanh", "orthogonal")
@@ -59,6 +63,8 @@ class Small:
     """Settings under which the probes are learnt in seconds."""
     continuous: bool = True
     """Whether it takes MultiDiscrete, MultiBinary and Box actions too."""
+    real: bool = False
+    """Whether it takes Box actions alone."""
     recurrent: bool = True
     lacks: tuple[str, ...] = ()
     """Features of `support.FEATURES` that it refuses besides."""
@@ -183,6 +189,18 @@ SMALL: dict[str, Small] = {
         PQN(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9, epsilon=Constant(0.5)),
         continuous=False, stores_policy=False,
     ),
+    "qprop": Small(
+        QProp(learning_rate=Linear(1e-2, 0.0), critic_learning_rate=1e-2, torso=NET, critic_widths=(8,), streams=2, length=8,
+              critic_steps=4, batch=16, capacity=80, target=Soft(0.1), entropy_coefficient=0.01, max_gradient_norm=0.1,
+              normalise_observations=True, scale_rewards=True),
+        {"estimator": NStep(3), "eta": "full", "torso": Auto((8,)), "critic_widths": (), "core": GRU(8), "shared": True,
+         "reward": Clipped(0.5), "normalise_observations": False, "scale_rewards": False, "noisy": True, "critic_steps": 2,
+         "batch": 32, "capacity": 40, "streams": 4, "length": 4},
+        QProp(learning_rate=1e-2, torso=NET, critic_widths=(16,), streams=16, length=8, gamma=0.9, critic_steps=8, batch=32,
+              capacity=2000),
+        real=True, refused={"squash": True}, beside=UNSCALED,
+        medley={"streams": 64, "learning_rate": Linear(1e-2, 0.0, 1.0, 230_400), "estimator": GAE(0.9)},
+    ),
     "reinforce": Small(
         REINFORCE(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, entropy_coefficient=0.01, max_gradient_norm=0.1,
                   normalise_observations=True, scale_rewards=True, horizon=40),
@@ -224,9 +242,44 @@ def train(agent: Agent, env: Env | BatchedEnv, turns: int, seed: int = 0) -> tup
     return fused._advance(agent, env, run, jnp.int32(turns))
 
 
-def cartpole(agent: Agent) -> CartPole:
+class Signed(Env):
+    """An environment of two actions for agents of real ones: a number above 0 is action 1."""
+
+    inner: Env
+
+    @property
+    def spec(self) -> Spec:
+        return dataclasses.replace(self.inner.spec, action=SIGN)
+
+    def reset(self, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return self.inner.reset(key)
+
+    def step(self, state: PyTree, action: PyTree, key: Key[Array, ""]) -> tuple[PyTree, TimeStep]:
+        return self.inner.step(state, (action[0] > 0).astype(jnp.int32), key)
+
+
+def real(agent: Agent) -> bool:
+    return any(small.real for small in SMALL.values() if type(small.agent) is type(agent))
+
+
+def playable(agent: Agent, env: Env) -> Env:
+    """With actions that the agent takes."""
+    return Signed(env) if real(agent) and env.spec.action == Discrete(2) else env
+
+
+def named(agent: Agent) -> str:
+    """The name of an environment with actions that the agent takes."""
+    return "Pendulum-v1" if real(agent) else "CartPole-v1"
+
+
+def cartpole(agent: Agent) -> Env:
     """As long as the agent has room for."""
-    return CartPole(limit=getattr(agent, "horizon", 500))
+    return playable(agent, CartPole(limit=limit(agent)))
+
+
+def limit(agent: Agent) -> int:
+    """Steps of the longest episode that it has room for."""
+    return getattr(agent, "horizon", 500)
 
 
 def roomy(agent: Agent, steps: int = 500) -> Agent:
@@ -235,7 +288,7 @@ def roomy(agent: Agent, steps: int = 500) -> Agent:
 
 
 def batched(agent: Agent, env: Env | BatchedEnv) -> BatchedEnv:
-    return env if isinstance(env, BatchedEnv) else Vectorised(env, agent.experience.streams)
+    return env if isinstance(env, BatchedEnv) else Vectorised(playable(agent, env), agent.experience.streams)
 
 
 def learnt(run: fused.Run) -> np.ndarray:

@@ -88,7 +88,8 @@ LEARNT = """\
 def claimed(name: str) -> list[str]:
     """The features that the agent says it has."""
     small = SMALL[name]
-    lacking = {*small.lacks, *(() if small.continuous else ACTIONS[1:]), *(() if small.recurrent else ("memory",))}
+    lacking = {*small.lacks, *(() if small.continuous else ACTIONS[1:]), *((*ACTIONS[:3], "mask") if small.real else ()),
+               *(() if small.recurrent else ("memory",))}  # fmt: skip
     return [f for f in FEATURES if f not in lacking]
 
 

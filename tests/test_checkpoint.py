@@ -18,7 +18,7 @@ import pytest
 
 import yozh
 from tests import kill
-from tests.contract import SMALL, learnt, roomy
+from tests.contract import SMALL, learnt, named, roomy
 from yozh import files
 from yozh.agents.sampling import Prioritised, Sampling, Uniform
 from yozh.agents.schedules import over
@@ -61,8 +61,9 @@ def _data(run: fused.Run) -> list[tuple[str, Any]]:
 @every
 def test_resumed_equals_uninterrupted_bit_for_bit(name: str, tmp_path: Path):
     plan = dict(steps=1200, eval_episodes=4, eval_every=500)
-    whole = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", **plan)
-    first = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", **plan, out=tmp_path / "run", observers=[StopAt(400)])
+    agent, env = roomy(SMALL[name].agent), named(SMALL[name].agent)
+    whole = yozh.train(agent, env, **plan)
+    first = yozh.train(agent, env, **plan, out=tmp_path / "run", observers=[StopAt(400)])
     assert first.summary["status"] == "interrupted" and first.summary["steps"] < 1200
     resumed = yozh.resume(tmp_path / "run")
     assert resumed.summary["status"] == "finished"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import yozh
-from tests.contract import SMALL, cartpole, learnt, roomy
+from tests.contract import SMALL, cartpole, learnt, named, playable, roomy
 from yozh.agents.schedules import over
 from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transition
 from yozh.environments import probes
@@ -59,9 +59,9 @@ def test_poison_is_named_and_what_was_learnt_is_kept(name: str, where: str, tmp_
     with pytest.raises(
         Diverged, match=rf"{where} is not finite in stream 0 between steps .*policy.safetensors"
     ) as caught:
-        yozh.train(
-            roomy(SMALL[name].agent, 40), Poisoned(where=where), steps=10_000, out=tmp_path / "run", eval_episodes=2
-        )
+        agent = roomy(SMALL[name].agent, 40)
+        env = playable(agent, Poisoned(where=where))
+        yozh.train(agent, env, steps=10_000, out=tmp_path / "run", eval_episodes=2)
     kept = yozh.load(tmp_path / "run")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "diverged"
@@ -76,13 +76,15 @@ def test_exploding_loss_is_named():
 
 @every
 def test_policy_file_gives_the_policy_back(name: str, tmp_path: Path):
-    trained = yozh.train(roomy(SMALL[name].agent), "CartPole-v1", steps=200, out=tmp_path / "run", eval_episodes=4)
+    env = named(SMALL[name].agent)
+    trained = yozh.train(roomy(SMALL[name].agent), env, steps=200, out=tmp_path / "run", eval_episodes=4)
     loaded = yozh.load(tmp_path / "run" / "policy.safetensors")
-    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    spec = loaded.spec
+    obs = np.random.default_rng(0).normal(size=(50, *spec.observation.shape)).astype(np.float32)
     assert (trained.policy(obs) == loaded(obs)).all()
     loaded.reset()
-    assert loaded(obs[0]) == trained.policy(obs)[0] and np.shape(loaded(obs[0])) == ()
-    one, two = (yozh.evaluate(p, "CartPole-v1", episodes=10) for p in (trained.policy, tmp_path / "run"))
+    assert (loaded(obs[0]) == trained.policy(obs)[0]).all() and np.shape(loaded(obs[0])) == spec.action.shape
+    one, two = (yozh.evaluate(p, env, episodes=10) for p in (trained.policy, tmp_path / "run"))
     assert one == two
 
 

@@ -12,6 +12,7 @@ from yozh.agents.ppg import PPG
 from yozh.agents.ppo import PPO
 from yozh.agents.pqn import PQN
 from yozh.agents.qac import QAC
+from yozh.agents.qprop import QProp
 from yozh.agents.reinforce import REINFORCE, VPG
 from yozh.agents.schedules import Constant, Linear, Multiplicative
 from yozh.agents.trpo import NPG, TRPO
@@ -19,7 +20,7 @@ from yozh.core import Agent
 
 __all__ = [
     "A2C", "ACER", "ARS", "DQN", "ES", "HCA", "MDPO", "NPG", "PPG", "PPO", "PQN", "QAC", "REINFORCE", "TRPO", "VPG", "Constant",
-    "FiniteDifferences", "GradientAgent", "Linear", "Multiplicative", "OffPolicyMDPO", "names",
+    "FiniteDifferences", "GradientAgent", "Linear", "Multiplicative", "OffPolicyMDPO", "QProp", "names",
 ]  # fmt: skip
 
 
@@ -28,6 +29,6 @@ def names() -> dict[str, type[Agent]]:
     return {
         kind.__name__.lower(): kind
         for kind in (
-            A2C, ACER, ARS, DQN, ES, FiniteDifferences, HCA, MDPO, NPG, OffPolicyMDPO, PPG, PPO, PQN, QAC, REINFORCE, TRPO, VPG,
+            A2C, ACER, ARS, DQN, ES, FiniteDifferences, HCA, MDPO, NPG, OffPolicyMDPO, PPG, PPO, PQN, QAC, QProp, REINFORCE, TRPO, VPG,
         )
     }  # fmt: skip

@@ -42,7 +42,8 @@ class State(eqx.Module):
     noise: UInt32[AnyArray, "2"] | None = None
     """Key data of what a policy gradient's noisy layers draw; `None` where there are none."""
     critic: PyTree = None
-    """Of the optimiser that fits a value by itself; `None` where one optimiser serves all."""
+    """Of the optimiser that fits a value by itself, and that value where the policy's network has it not; `None` where one optimiser
+    serves all."""
     penalty: Float[Array, ""] | None = None
     """β of PPO's KL penalty; `None` where there is none."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from yozh import agents
 from yozh.core import YozhError
 from yozh.environments.atari import is_game
-from yozh.presets import a2c, acer, ars, atari, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, reinforce, trpo, vpg
+from yozh.presets import a2c, acer, ars, atari, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg
 from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
@@ -15,7 +15,7 @@ __all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read",
 
 _PRESETS = {
     (module.__name__.rpartition(".")[2], env): preset
-    for module in (a2c, acer, ars, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, reinforce, trpo, vpg)
+    for module in (a2c, acer, ars, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg)
     for env, preset in module.PRESETS.items()
 }
 
