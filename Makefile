@@ -30,10 +30,10 @@ train: $(STAMP) ## train DQN to land the lunar module, and say where the report 
 	$(BIN)/yozh train dqn LunarLander-v3 --seed 0 --out "$$out"
 
 test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough"
 	YOZH_UNCHECKED=1 $(BIN)/python -m pytest -n 2 -m "slow and not thorough"
 
-thorough: $(STAMP) ## what the test suite leaves out: every switch of the newer agents
+thorough: $(STAMP) ## what takes long and the test suite leaves out
 	YOZH_UNCHECKED=1 $(BIN)/python -m pytest -n 2 -m thorough
 
 check: $(STAMP) ## the quick part: lint, format, types, imports, unit tests
@@ -41,7 +41,7 @@ check: $(STAMP) ## the quick part: lint, format, types, imports, unit tests
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough"
 
 format: $(STAMP) ## put the sources in order
 	$(BIN)/ruff check --fix

@@ -31,19 +31,33 @@ TRAINING = {f"test_{name}" for name in (
 """Files of tests that train, most of them slow together if not each."""
 CHECKED = "test_snapshot"
 """Of these the one that is always run with signatures checked: it trains every agent once."""
-OFTEN = {"a2c", "dqn", "ppo", "pqn"}
-"""Agents that everything is tried with in every run of the suite."""
-SELDOM = {"test_no_dead_structure", "test_jit_equals_no_jit", "test_resumed_equals_uninterrupted_bit_for_bit", "test_pairs",
-          "test_poison_is_named_and_what_was_learnt_is_kept", "test_all_at_once_is_learnt"}  # fmt: skip
-"""Tests, each a few seconds for every agent, that are left to `make thorough` for the other agents."""
+OFTEN, MOST_OFTEN = ("a2c", "dqn", "ppo", "pqn"), ("dqn", "ppo")
+"""Agents that everything is tried with in every run of the suite, and those that what takes long is."""
+SELDOM = {
+    **dict.fromkeys(("test_jit_equals_no_jit", "test_resumed_equals_uninterrupted_bit_for_bit",
+                     "test_poison_is_named_and_what_was_learnt_is_kept", "test_probe_memory", "test_probe_action_spaces"), OFTEN),
+    **dict.fromkeys(("test_no_dead_structure", "test_pairs", "test_alone", "test_all_at_once_is_learnt",
+                     "test_entries_of_a_dict_may_depend_on_each_other"), MOST_OFTEN),
+    **dict.fromkeys(("test_no_dead_structure_in_any_part", "test_no_dead_number_in_any_part", "test_no_number_is_dead",
+                     "test_parts_combine_with_memory_and_no_number_is_dead", "test_all_parts_remember",
+                     "test_heads_find_the_bottom_of_the_sea_and_random_actions_do_not"), ()),
+}  # fmt: skip
+"""Tests of seconds or minutes, and the agents with which they are not left to `make thorough`."""
+PROBES = {"test_probe_values": "Later", "test_probe_policies": "Matched"}
+"""Of these, other agents meet the hardest alone."""
+STUDIES = {"n_step_u", "iid"}
+"""Which take a minute or more."""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in TRAINING and item.originalname != CHECKED:
             item.add_marker(pytest.mark.slow)
-        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
-        if item.originalname in SELDOM and name not in OFTEN:
+        known = item.callspec.params if hasattr(item, "callspec") else {}
+        name, test = known.get("name"), item.originalname
+        seldom = test in SELDOM and name not in SELDOM[test]
+        easy = test in PROBES and name not in OFTEN and known["probe"] != PROBES[test]
+        if seldom or easy or (test == "test_its_numbers_hold" and name in STUDIES):
             item.add_marker(pytest.mark.thorough)
 
 

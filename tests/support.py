@@ -71,8 +71,8 @@ INTRODUCTION = """\
 # What combines with what
 
 Written by `python -m tests.support` from the agents in `tests/contract.py` and the outcome of the checks;
-`tests/test_support.py` makes the same checks for a2c, dqn, ppo and pqn, and for the others in a few groups that hold every feature
-(`make thorough`); pairs of these others have not all been tried yet. *Yes* alone, and for a pair, means that an agent with the feature or the two was
+`tests/test_support.py` makes the same checks for dqn and ppo (`make thorough` for a2c and pqn too), and `make thorough` for the others in a
+few groups that hold every feature; pairs of these others have not all been tried yet. *Yes* alone, and for a pair, means that an agent with the feature or the two was
 trained for a few turns: its weights changed and stayed finite, 200 steps of exploration held no illegal action, the policy out
 of its file acted like the one that went in, and it could be evaluated. Every pair occurs in a group of up to five features.
 The environment is `Medley` of `yozh/environments/probes.py`; with EnvPool it is one of EnvPool's that has the other feature.
