@@ -165,7 +165,10 @@ def test_projection_keeps_mass_and_mean(reward, discount, seed):
     np.testing.assert_allclose(support @ m, inside @ np.asarray(p, np.float64), atol=2e-5)
 
 
-def test_quantile_huber(lenient):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_quantile_huber(lenient, backend: str, monkeypatch: pytest.MonkeyPatch):
+    """And its gradient, by rlax, with either way to compute them."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     n, k = 4, 6
     (theta, jtheta), (target, jtarget) = draw(0, *SHAPE, n), draw(1, *SHAPE, k)
     tau = np.random.default_rng(2).random((*SHAPE, n))
@@ -180,6 +183,15 @@ def test_quantile_huber(lenient):
         np.testing.assert_allclose(got[i], total, **CLOSE)
         theirs = rlax.quantile_regression_loss(jtheta[i], jtau[i], jtarget[i], 0.7)
         np.testing.assert_allclose(got[i], theirs, **CLOSE)
+        slope = jax.grad(rlax.quantile_regression_loss)(jtheta[i], jtau[i], jtarget[i], 0.7)
+        mine = jax.grad(losses.quantile_huber)(jtheta[i], jtarget[i], jtau[i], 0.7)
+        np.testing.assert_allclose(mine, slope, **CLOSE)
+    chance = jax.nn.softmax(jtarget)
+    twice = losses.quantile_huber(
+        jtheta, jnp.concatenate([jtarget, jtarget], -1), jtau, 0.7, jnp.concatenate([chance, 0 * chance], -1)
+    )
+    np.testing.assert_allclose(losses.quantile_huber(jtheta, jtarget, jtau, 0.7, chance), twice, **CLOSE)
+    assert not np.allclose(twice, got)
 
 
 def test_quantile_huber_finds_quantiles():

@@ -30,7 +30,7 @@ def layer(noise, inputs: int = 6, outputs: int = 5) -> NoisyLinear:
 
 def draws(noisy: NoisyLinear, n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
     """Noise on weights and biases, of many draws."""
-    many = jax.vmap(noisy.perturbed)(jax.random.split(jax.random.key(1), n))
+    many = jax.vmap(noisy.perturbed)(jax.random.normal(jax.random.key(1), (n, noisy.numbers)))
     return np.asarray(many.weight - noisy.weight[None]), np.asarray(many.bias - noisy.bias[None])
 
 

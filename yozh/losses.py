@@ -161,12 +161,43 @@ def quantile_huber(
     """`sum_i E_j rho_{tau_i}(target_j - quantile_i)`, `rho_tau(u) = |tau - 1{u < 0}| L_kappa(u)`, L the Huber loss.
 
     Dabney et al. 2018, eqs. 9 and 10, and algorithm 1 (kappa 1; IQN divides by kappa).
-    `quantile` and `tau` are `[*b, n]`, `target` is `[*b, m]`, and so is `chance`, 1/m each unless given.
+    `quantile` and `tau` are `[*b, n]`, `target` is `[*b, m]`, and so is `chance`, 1/m each unless given. All but `quantile` are constants.
     """
-    error = target[..., None, :] - quantile[..., :, None]
-    side = jnp.abs(tau[..., None] - (error < 0).astype(tau.dtype))
-    loss = side * huber(jnp.zeros_like(error), error, kappa)
-    return jnp.sum(jnp.mean(loss, -1) if chance is None else jnp.sum(loss * chance[..., None, :], -1), -1)
+    chance = jnp.full_like(target, 1 / target.shape[-1]) if chance is None else chance
+    return _quantile_huber(quantile, *jax.lax.stop_gradient((target, tau, jnp.asarray(kappa, jnp.float32), chance)))
+
+
+@jax.custom_jvp
+def _quantile_huber(quantile: Array, target: Array, tau: Array, kappa: Array, chance: Array) -> Array:
+    return _quantile_huber_and_slope(quantile, target, tau, kappa, chance)[0]
+
+
+@_quantile_huber.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    loss, slope = _quantile_huber_and_slope(*primals)
+    return loss, jnp.sum(slope * tangents[0], -1)
+
+
+def _quantile_huber_and_slope(quantile: Array, target: Array, tau: Array, kappa: Array, chance: Array) -> tuple[Array, Array]:  # fmt: skip
+    """The loss `[*b]` and its derivative by each quantile `[*b, n]`.
+
+    On a CPU one target after the other: derived automatically, the n m numbers of each of several steps go through memory, and for
+    32 times 200 quantiles an update of DQN takes 3.8 ms and not 0.36.
+    """
+
+    def of(target: Array, chance: Array) -> tuple[Array, Array]:
+        error = target - quantile
+        clipped = jnp.clip(error, -kappa, kappa)  # L(u) = clip(u) (u - clip(u) / 2)
+        force = jnp.where(error < 0, 1.0 - tau, tau) * clipped * chance
+        return force * (error - 0.5 * clipped), -force
+
+    each = jnp.moveaxis(jnp.stack([target, chance]), -1, 0)[..., None]
+    if jax.default_backend() == "cpu":
+        nothing = jnp.zeros_like(quantile)
+        sums, _ = jax.lax.scan(lambda c, x: (jax.tree.map(jnp.add, c, of(*x)), None), (nothing, nothing), each)
+    else:
+        sums = jax.tree.map(lambda x: jnp.sum(x, 0), jax.vmap(lambda x: of(*x))(each))
+    return jnp.sum(sums[0], -1), sums[1]
 
 
 def squash(x: Batch, epsilon: Number) -> Batch:

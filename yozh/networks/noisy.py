@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from yozh.core import concrete, leaf, require
@@ -28,9 +29,14 @@ class NoisyLinear(eqx.Module):
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         return x @ self.weight.T + self.bias
 
-    def perturbed(self, key: Key[Array, ""]) -> "NoisyLinear":
-        """With ε drawn and added to μ."""
-        by_weight, by_bias = self.noise.draw(key, *self.weight.shape)
+    @property
+    def numbers(self) -> int:
+        """How many its noise is made of."""
+        return self.noise.numbers(*self.weight.shape)
+
+    def perturbed(self, x: Float[Array, " numbers"]) -> "NoisyLinear":
+        """With ε, made of standard normal numbers, added to μ."""
+        by_weight, by_bias = self.noise.shaped(x, *self.weight.shape)
         moved = (self.weight + self.weight_sigma * by_weight, self.bias + self.bias_sigma * by_bias)
         return eqx.tree_at(lambda m: (m.weight, m.bias), self, moved)
 
@@ -49,7 +55,12 @@ class Noise(eqx.Module):
 
     @staticmethod
     @abc.abstractmethod
-    def draw(key: Key[Array, ""], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
+    def numbers(outputs: int, inputs: int) -> int:
+        """How many normal numbers a layer takes."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def shaped(x: Float[Array, " numbers"], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
         """ε of the weights and of the biases."""
 
     def install(self, module: T) -> T:
@@ -76,8 +87,11 @@ class Factorised(Noise):
         return self.sigma / math.sqrt(inputs)
 
     @staticmethod
-    def draw(key: Key[Array, ""], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
-        x = jax.random.normal(key, (outputs + inputs,))
+    def numbers(outputs: int, inputs: int) -> int:
+        return outputs + inputs
+
+    @staticmethod
+    def shaped(x: Float[Array, " numbers"], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
         x = held(jnp.sign(x) * jnp.sqrt(jnp.abs(x)))
         return x[:outputs, None] * x[None, outputs:], x[:outputs]
 
@@ -92,8 +106,12 @@ class Independent(Noise):
         return self.sigma
 
     @staticmethod
-    def draw(key: Key[Array, ""], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
-        x = jax.random.normal(key, (outputs, inputs + 1))
+    def numbers(outputs: int, inputs: int) -> int:
+        return outputs * (inputs + 1)
+
+    @staticmethod
+    def shaped(x: Float[Array, " numbers"], outputs: int, inputs: int) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:  # fmt: skip
+        x = x.reshape(outputs, inputs + 1)
         return x[:, 1:], x[:, 0]
 
 
@@ -122,7 +140,9 @@ def perturbed(net: T, key: Key[Array, ""]) -> T:
     layers, tree = jax.tree.flatten(net, is_leaf=_is_noisy)
     if not any(map(_is_noisy, layers)):
         return net
-    moved = [x.perturbed(jax.random.fold_in(key, i)) if _is_noisy(x) else x for i, x in enumerate(layers)]
+    sizes = [x.numbers if _is_noisy(x) else 0 for x in layers]
+    parts = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+    moved = [x.perturbed(part) if _is_noisy(x) else x for x, part in zip(layers, parts, strict=True)]
     return jax.tree.unflatten(tree, moved)
 
 
