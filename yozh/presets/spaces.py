@@ -1,6 +1,7 @@
 """What tuning looks for, and where: one table for all agents, of which each takes the rows whose fields it has."""
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -93,10 +94,12 @@ which all lie within (an entropy coefficient of 0 counts as the low end)."""
 
 
 def space(settings: dict[str, str]) -> dict[str, Range | Choice]:
-    """The rows for an agent with these settings, by the setting's full name; what it has now is within each `Choice`."""
+    """The rows for an agent with these settings, by the setting's full name; what it has now is within each `Choice`. What is
+    switched off, by a discount of 1 or an infinite norm, is not tuned."""
     found = {}
     for setting, text in settings.items():
         row = SPACE.get(setting) or SPACE.get(setting.removesuffix(".start"))
-        if row is not None:
+        off = isinstance(row, Range) and (float(text) == math.inf or (row.complement and float(text) == 1.0))
+        if row is not None and not off:
             found[setting] = row.including(text)
     return found
