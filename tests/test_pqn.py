@@ -116,7 +116,7 @@ def test_the_norm_goes_into_every_torso_of_a_dict():
     shapes = [
         sorted(x.shape for x in jax.tree.leaves(Auto(norm=n).build(space, jax.random.key(0)))) for n in (False, True)
     ]
-    assert shapes[1].count((16, 8, 8)) - shapes[0].count((16, 8, 8)) == 2
+    assert shapes[1].count((8, 8, 16)) - shapes[0].count((8, 8, 16)) == 2
     assert len(shapes[1]) - len(shapes[0]) == 2 * (2 + 2 + 1), (
         "convolution and layer, two layers, the one in which they meet"
     )
