@@ -15,7 +15,7 @@ from yozh import spaces
 from yozh.agents import DQN, PPO
 from yozh.app.alarms import Alarms
 from yozh.core import Spec
-from yozh.networks import MLP, Auto
+from yozh.networks import CNN, MLP, Auto
 from yozh.networks.dead import dead_units
 from yozh.runners.policy import Policy
 
@@ -140,6 +140,19 @@ def test_dead_units_of_layers(dead):
 
 
 def test_dead_units_of_convolutions_are_channels():
+    image = spaces.Box((6, 5, 4), 0, 255, "uint8")
+    policy = made(PPO(torso=CNN((3,), (2,), (1,), (8,)), shared=True), Spec(image, spaces.Discrete(2)))
+    torso = policy.params.net.actor.torso
+    bias = (jnp.array([-1.0, 1.0, -1.0]).reshape(3, 1, 1), jnp.ones(8))
+    head = torso.layers.layers[0]
+    net = eqx.tree_at(
+        lambda n: (n.actor.torso.convolutions[0].bias, n.actor.torso.layers.layers[0].bias, n.actor.torso.layers.layers[0].weight),
+        policy.params.net, (*bias, jnp.zeros_like(head.weight)),
+    )  # fmt: skip
+    assert dead_units(net, np.zeros((7, 6, 5, 4), np.uint8)) == pytest.approx(2 / (3 + 8))
+
+
+def test_dead_units_of_a_dict():
     space = spaces.Dict.of({"image": spaces.Box((10, 10, 4), 0, 255, "uint8"), "vector": spaces.Box((2,))})
     policy = made(PPO(torso=Auto((8,), "relu"), normalise_observations=True), Spec(space, spaces.Discrete(2)))
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ def dead_units(net: Network, observations: PyTree) -> float | None:
         return None
     layers = jex.jaxpr_as_fun(jex.ClosedJaxpr(traced.jaxpr.replace(outvars=units), traced.consts))
     values = layers(*jax.tree.leaves(observations))
-    dead = [~(np.asarray(x) > 0).any(axis=(0, *range(2, x.ndim))) for x in values]
+    dead = [~(np.asarray(x) > 0).any(axis=tuple(range(x.ndim - 1))) for x in values]
     return float(np.concatenate(dead).mean())
 
 
