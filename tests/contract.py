@@ -180,6 +180,7 @@ SMALL: dict[str, Small] = {
          "epochs": 3, "minibatches": 4, "streams": 8, "length": 16},
         PPO(learning_rate=1e-2, torso=NET, streams=8, length=16, epochs=4, minibatches=2, gamma=0.9),
         beside=UNSCALED,
+        medley={"learning_rate": 3e-3, "entropy_coefficient": 0.01},
     ),
     "pqn": Small(
         PQN(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=4, length=8, epochs=2, minibatches=2, max_gradient_norm=0.1,
