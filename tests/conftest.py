@@ -36,7 +36,7 @@ OFTEN, MOST_OFTEN = ("a2c", "dqn", "ppo", "pqn"), ("dqn", "ppo")
 SELDOM = {
     **dict.fromkeys(("test_jit_equals_no_jit", "test_resumed_equals_uninterrupted_bit_for_bit",
                      "test_poison_is_named_and_what_was_learnt_is_kept", "test_probe_memory", "test_probe_action_spaces"), OFTEN),
-    **dict.fromkeys(("test_no_dead_structure", "test_pairs", "test_alone", 
+    **dict.fromkeys(("test_no_dead_structure", "test_pairs", "test_alone",
                      "test_entries_of_a_dict_may_depend_on_each_other"), MOST_OFTEN),
     "test_all_at_once_is_learnt": ("dqn",),
     **dict.fromkeys(("test_no_dead_structure_in_any_part", "test_no_dead_number_in_any_part", "test_no_number_is_dead",
