@@ -77,7 +77,7 @@ class ActorCriticAgent(GradientAgent):
 
     def rewards(self, state: State, unroll: Unroll, seen: Bool[AnyArray, "T B"] | None = None) -> tuple[State, Float[AnyArray, "T1 B"]]:  # fmt: skip
         """The unroll's rewards; divided by the running deviation of the discounted return, clipped to ±10, if asked for
-        (Engstrom et al. 2020, "reward scaling"). `seen` says which transitions are none that only fill up the unroll."""
+        (Engstrom et al. 2020, "reward scaling"). `seen`, if given: which transitions count, where others only fill up the unroll."""
         if state.rewards is None:
             return state, self.heard(unroll.step.reward)
         state = eqx.tree_at(lambda s: s.rewards, state, state.rewards.update(unroll.extras["discounted"][1:], seen))
