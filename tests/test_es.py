@@ -31,8 +31,22 @@ def test_top_by_hand():
     """Pairs are (3, 2), (-1, 2), (7, 100); the two with the better best are the third and the first."""
     kept = np.array([3.0, 2.0, 7.0, 100.0])
     found = Top(2 / 3).weigh(jnp.asarray(SCORES), jnp.float32(0.1))
-    expected = np.array([3.0, 0, 7, 2, 0, 100]) / (2 * kept.std())
+    expected = np.array([1.0, 0, -93, -1, 0, 93]) / (2 * 2 * kept.std())
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_level_scores_lead_nowhere():
+    """Opposites that score alike cancel to the last bit, also where their deviation is nothing."""
+    level = Top(0.5).weigh(jnp.full(64, 492.0), jnp.float32(0.1))
+    np.testing.assert_array_equal(level, np.zeros(64))
+    some = Top(0.5).weigh(jnp.full(64, 492.0).at[0].set(493.0), jnp.float32(0.1))
+    np.testing.assert_array_equal(some != 0, np.isin(np.arange(64), [0, 32]))
+
+
+def test_no_more_pairs_are_kept_where_scores_are_level():
+    """All pairs are (0, 1): as many as were asked for count, whichever they are."""
+    found = Top(0.25).weigh(jnp.repeat(jnp.array([0.0, 1.0]), 32), jnp.float32(0.1))
+    assert np.count_nonzero(found[:32]) == np.count_nonzero(found[32:]) == 8
 
 
 def test_differences_by_hand():

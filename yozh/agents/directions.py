@@ -45,7 +45,11 @@ class Ranks(Directions):
 
 class Top(Directions):
     """Augmented random search (Mania et al. 2018): the best pairs only, each by the better of its two scores,
-    `u_i = r_i / (b σ_R)`, where σ_R is the deviation of the 2b scores that are kept. σ itself is not divided by."""
+    `u_i = (r_i - r_i') / (2 b σ_R)`, where r' is the score of the opposite and σ_R the deviation of the 2b scores that are kept. σ itself
+    is not divided by.
+
+    The paper's r_i in place of half the difference has the same sum, but for rounding: where scores hardly differ, that is all there is.
+    """
 
     share: Float[Array, ""] = leaf(0.5)
     """b over the number of pairs."""
@@ -55,14 +59,14 @@ class Top(Directions):
 
     def weigh(self, scores: Scores, sigma: Float[Array, ""]) -> Scores:
         pairs = len(scores) // 2
-        best = jnp.maximum(scores[:pairs], scores[pairs:])
+        one, other = scores[:pairs], scores[pairs:]
         kept = jnp.maximum(jnp.round(self.share * pairs), 1.0)
-        place = jnp.sum((best[None] > best[:, None]).astype(jnp.float32), 1)
-        counts = jnp.tile((place < kept).astype(jnp.float32), 2)
-        total = jnp.maximum(jnp.sum(counts), 1.0)
-        mean = jnp.sum(counts * scores) / total
-        deviation = jnp.sqrt(jnp.sum(counts * (scores - mean) ** 2) / total)
-        return counts * scores / (total / 2.0 * (deviation + 1e-8))
+        place = jnp.argsort(jnp.argsort(-jnp.maximum(one, other)))  # one for each, level or not
+        counts = (place.astype(jnp.float32) < kept).astype(jnp.float32)
+        mean = jnp.sum(counts * (one + other)) / (2.0 * kept)
+        deviation = jnp.sqrt(jnp.sum(counts * ((one - mean) ** 2 + (other - mean) ** 2)) / (2.0 * kept))
+        weights = counts * (one - other) / (2.0 * kept * (deviation + 1e-8))
+        return jnp.concatenate([weights, -weights])
 
 
 class Differences(Directions):
