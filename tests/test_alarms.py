@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import yozh
 from yozh import spaces
 from yozh.agents import DQN, PPO
 from yozh.app.alarms import Alarms
 from yozh.core import Spec
+from yozh.environments import probes
 from yozh.networks import CNN, MLP, Auto
 from yozh.networks.dead import dead_units
+from yozh.runners.observers import Observer
 from yozh.runners.policy import Policy
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "recorded_ppo.jsonl").read_text().splitlines()]
@@ -118,6 +121,44 @@ def test_without_a_listener_it_is_a_warning():
     alarms.on_start({"object": types.SimpleNamespace(gamma=0.0), "steps": 10})
     with pytest.warns(UserWarning, match="at 5 steps: q is 3"):
         alarms.on_iteration({"steps": 5, "q": 3.0})
+
+
+RUNAWAY = DQN(learning_rate=3.0, gamma=0.0, torso=MLP((8,)), streams=2, batch=8, capacity=200, warm_up=16)
+"""What it thinks a reward of 1 is worth leaps far beyond 1."""
+SHORT = {"steps": 400, "eval_every": 400, "eval_episodes": 2}
+
+
+class Deaf(Observer):
+    """Told of all, and looks at nothing."""
+
+
+class Listener(Observer):
+    def __init__(self):
+        self.told = []
+
+    def on_alarm(self, row):
+        self.told.append(row)
+
+
+@pytest.mark.filterwarnings("error:.*q is")
+def test_a_run_tells_who_listens():
+    listener = Listener()
+    yozh.train(RUNAWAY, probes.Constant(), observers=[Deaf(), listener], **SHORT)
+    assert "q is" in listener.told[0]["alarm"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_run_that_nobody_listens_to_warns(tmp_path, folder):
+    with pytest.warns(UserWarning, match=r"^at \d+ steps: q is"):
+        yozh.train(RUNAWAY, probes.Constant(), out=tmp_path / "run" if folder else None, observers=[Deaf()], **SHORT)
+
+
+@pytest.mark.slow
+def test_seeds_that_are_trained_abreast_warn_too(tmp_path):
+    with pytest.warns(UserWarning, match=r"^seed 4, at \d+ steps: q is"):
+        yozh.train_seeds(RUNAWAY, probes.Constant(), seeds=[3, 4], vectorised=True, out=tmp_path / "g", **SHORT)
+    rows = map(json.loads, (tmp_path / "g" / "seed-3" / "metrics.jsonl").read_text().splitlines())
+    assert any("alarm" in row for row in rows)
 
 
 def test_numbers_that_are_not_finite_do_no_harm():

@@ -20,6 +20,8 @@ from yozh.agents import PPO
 from yozh.app.cli import main
 from yozh.app.seed_group import Group, numbers
 from yozh.app.seed_lines import SeedLines
+from yozh.app.seed_process import _Relay
+from yozh.app.seeds import _warn
 from yozh.core import YozhError
 from yozh.environments import probes
 from yozh.runners.observers import Observer
@@ -218,6 +220,21 @@ def test_bad_input_is_answered_in_one_line_before_anything_starts(line, message,
     assert message in err
 
 
+def test_a_process_passes_on_all_that_observers_are_told():
+    written = io.StringIO()
+    events = [name for name in vars(Observer) if name.startswith("on_")]
+    for name in events:
+        getattr(_Relay(written), name)({"steps": 40, "alarm": "q is 3"})
+    assert [json.loads(line)[0] for line in written.getvalue().splitlines()] == events
+
+
+def test_where_no_line_is_shown_alarms_of_a_process_are_warnings():
+    with pytest.warns(UserWarning, match="^seed 8, at 40 steps: q is 3") as told:
+        for event in ("on_alarm", "on_iteration"):
+            _warn(8, event, {"steps": 40, "alarm": "q is 3"})
+    assert len(told) == 1
+
+
 def test_a_line_for_each_seed():
     row = {"steps": 50, "total_steps": 100, "updates": 5, "seconds": 1.0, "steps_per_second": 50.0}
     info = {"agent": "ppo", "env": "Catch", "backend": "jax", "runner": "fused", "steps": 100, "seed": 7}
@@ -227,6 +244,8 @@ def test_a_line_for_each_seed():
             lines.seeds[7].on_start(info)
             lines.seeds[7].on_compile(1.0)
             lines.seeds[7].on_iteration(row)
+            lines.seeds[8].on_alarm({"steps": 40, "alarm": "q is 3"})
         text = written.getvalue()
         assert "50 / 100" in text and ("waiting" in text) == terminal
+        assert re.search(r"(?m)^.*seed 8: +40 steps  q is 3", text)
         assert re.search(r"seed 7 .*50 / 100" if terminal else r"(?m)^seed 7: +50 / 100", text)

@@ -21,6 +21,11 @@ Alarm = tuple[float, str]
 """How many times worse than tolerable, and the text."""
 
 
+def warn(row: dict[str, Any], who: str = "") -> None:
+    """An alarm as a warning."""
+    warnings.warn(f"{who}at {row['steps']:,} steps: {row['alarm']}", stacklevel=2)
+
+
 class Alarms(Observer):
     """Watches for collapse and divergence; each trouble is told once, and again whenever it is ten times as bad.
 
@@ -36,7 +41,7 @@ class Alarms(Observer):
     """
 
     def __init__(self, tell: Callable[[dict[str, Any]], None] | None = None, *, reward_bound: float | None = None):
-        self._tell = tell or (lambda row: warnings.warn(f"at {row['steps']:,} steps: {row['alarm']}", stacklevel=2))
+        self._tell = tell or warn
         self._reward, self._given = reward_bound or 0.0, reward_bound is not None
         self._told: dict[str, float] = {}
         self._past: dict[str, deque[float]] = {}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 
 from yozh import agents, environments, presets
-from yozh.app.alarms import Alarms
+from yozh.app.alarms import Alarms, warn
 from yozh.app.folder import RunFolder, claim
 from yozh.core import Agent, BatchedEnv, HostEnv, YozhError, require
 from yozh.runners import evaluation, policy, training
@@ -46,12 +46,17 @@ def train(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *, step
     return training.train(agent, env, plan, name=name, backend=backend, out=out, observers=alarmed(watching))
 
 
-def alarmed(observers: Sequence[Observer]) -> tuple[Observer, ...]:
-    """The observers, and a watch on the run's metrics that tells them when training goes astray."""
+def alarmed(observers: Sequence[Observer], who: str = "") -> tuple[Observer, ...]:
+    """The observers, and a watch on the run's metrics that tells them when training goes astray. It warns besides, with `who` in
+    front, where nobody listens but the run's folder, which is read later."""
+    deaf = (Observer.on_alarm, RunFolder.on_alarm)
+    heard = any(getattr(type(observer), "on_alarm", None) not in deaf for observer in observers)
 
     def tell(row: dict[str, Any]) -> None:
         for observer in observers:
             observer.on_alarm(row)
+        if not heard:
+            warn(row, who)
 
     return Alarms(tell), *observers
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Key, PyTree
 
+from yozh.app.face import alarmed
 from yozh.app.folder import RunFolder
 from yozh.app.seed_group import Group
 from yozh.core import YozhError
@@ -32,7 +33,7 @@ def train_abreast(group: Group, asked: dict[str, Any], plan: Plan, observers: Ca
         try:
             for seed in group.left:
                 out = group.folder(seed)
-                watching = (*observers(seed), RunFolder(out))
+                watching = alarmed((*observers(seed), RunFolder(out)), f"seed {seed}, ")
                 lanes[seed] = _Lane(interrupt, **asked, plan=dataclasses.replace(plan, seed=seed), out=out, observers=watching)  # fmt: skip
             together = _Together(list(lanes.values()))
             threads = [threading.Thread(target=_train, args=(group, together, lane), daemon=True) for lane in lanes.values()]  # fmt: skip

@@ -10,15 +10,12 @@ from yozh.app.progress import Progress
 
 
 class SeedLines:
-    """A `Progress` for each seed, shown together."""
+    """A `Progress` for each seed, shown together; alarms stand above the live lines."""
 
     def __init__(self, seeds: list[int], console: Console | None = None):
         console = console or Console(stderr=True, highlight=False)
         live = console.is_terminal
-        self.seeds = {
-            seed: Progress(Console(quiet=True, force_terminal=False) if live else _Labelled(f"seed {seed}:", console))
-            for seed in seeds
-        }
+        self.seeds = {seed: _Line(f"seed {seed}:", console) if live else Progress(_Labelled(f"seed {seed}:", console)) for seed in seeds}  # fmt: skip
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8) if live else None
 
     def __enter__(self) -> "SeedLines":
@@ -35,6 +32,17 @@ class SeedLines:
         for seed, progress in self.seeds.items():
             table.add_row(f"seed {seed}", progress._line() if progress._info else "waiting")
         return table
+
+
+class _Line(Progress):
+    """Drawn by the table, so it prints nothing itself but alarms."""
+
+    def __init__(self, label: str, console: Console):
+        super().__init__(Console(quiet=True, force_terminal=False))
+        self._label, self._loud = label, console
+
+    def on_alarm(self, row: dict[str, Any]) -> None:
+        self._loud.print(self._label, f"{row['steps']:>11,} steps  {row['alarm']}", soft_wrap=True, highlight=False)
 
 
 class _Labelled(Console):

@@ -135,6 +135,9 @@ class _Relay(Observer):
     def on_evaluation(self, row: dict[str, Any]) -> None:
         self._say("on_evaluation", row)
 
+    def on_alarm(self, row: dict[str, Any]) -> None:
+        self._say("on_alarm", row)
+
     def on_checkpoint(self, row: dict[str, Any]) -> None:
         self._say("on_checkpoint", row)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 
 from yozh.app import face
+from yozh.app.alarms import warn
 from yozh.app.folder import configuration
 from yozh.app.group_report import write_group_report
 from yozh.app.seed_group import Group, home, numbers
@@ -88,7 +89,7 @@ def train_seeds(agent: str | Path | Agent, env: str | Callable[[], Any] | Any, *
         if not group.left:
             interrupted = False
         elif way == "processes":
-            tell = (lambda s, event, what: getattr(lines.seeds[s], event)(what)) if lines else lambda *_: None
+            tell = (lambda s, event, what: getattr(lines.seeds[s], event)(what)) if lines else _warn
             interrupted = train_apart(group, lock, plain, jobs or _cores(), tell)
         elif way == "vectorised":
             interrupted = train_abreast(group, task | {"name": name}, plan, watching)
@@ -150,6 +151,12 @@ def _published(group: Group, interrupted: bool) -> Seeds:
     summary = group.write_summary()
     write_group_report(group.path)
     return Seeds(group.path, summary, interrupted)
+
+
+def _warn(seed: int, event: str, what: Any) -> None:
+    """Of what a seed tells, alarms alone, where nothing is shown."""
+    if event == "on_alarm":
+        warn(what, f"seed {seed}, ")
 
 
 def _cores() -> int:
