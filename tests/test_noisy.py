@@ -12,6 +12,7 @@ from tests.contract import SMALL, train
 from yozh import networks
 from yozh.agents import DQN
 from yozh.agents.actor_critic import stirred
+from yozh.agents.values import ImplicitQuantile
 from yozh.core import Spec, TimeStep, YozhError
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
@@ -26,6 +27,11 @@ SPEC = Spec(Box((3,)), Discrete(2))
 
 def layer(noise, inputs: int = 6, outputs: int = 5) -> NoisyLinear:
     return noise.install(eqx.nn.Linear(inputs, outputs, key=jax.random.key(0)))
+
+
+def noisy_layers(net) -> list[NoisyLinear]:
+    found = jax.tree.leaves(net, is_leaf=lambda x: isinstance(x, NoisyLinear))
+    return [x for x in found if isinstance(x, NoisyLinear)]
 
 
 def draws(noisy: NoisyLinear, n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +102,19 @@ def test_acting_explores_by_noise_alone_and_evaluation_has_none():
     q = np.stack([forward(perturbed(params.net, jax.random.key(i)), step.obs, (), step.first)[0][..., 0] for i in range(20)])  # fmt: skip
     assert (noisy == q.argmax(-1)).all(), "the best action under the draw, whatever epsilon is"
     assert (noisy != np.asarray(mean)[None]).any()
+
+
+def test_fractions_are_no_function_of_the_noise():
+    """Φ of a normal number is uniform, as a fraction is: drawn from one key they are the same bits."""
+    agent = DQN(values=ImplicitQuantile(8), noisy=Independent(0.1), torso=MLP((8,)))
+    state, key = agent.init(jax.random.key(0), SPEC), jax.random.key(5)
+    step = TimeStep(jnp.zeros((1, 3)), jnp.zeros(1), jnp.ones(1), *[jnp.zeros(1, bool)] * 2)
+    _, (_, fraction), _ = agent.answer(state.net, state, None, step, key)
+    layers = zip(noisy_layers(perturbed(state.net, key)), noisy_layers(state.net), strict=True)
+    noise = [((m.weight - n.weight) / n.weight_sigma, (m.bias - n.bias) / n.bias_sigma) for m, n in layers]
+    uniform = jax.scipy.stats.norm.cdf(jnp.concatenate([x.ravel() for x in jax.tree.leaves(noise)]))
+    nearest = jnp.abs(uniform[:, None] - fraction).min(0)
+    assert fraction.shape == (1, 8) and nearest.max() > 1e-3
 
 
 def test_noisy_dqn_learns_without_random_actions():

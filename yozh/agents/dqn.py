@@ -172,12 +172,16 @@ class DQN(ValueAgent):
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return self.descent(self.learning_rate(counts))
 
+    def beside(self, key: Key[Array, ""]) -> Key[Array, ""]:
+        """Of what is drawn beside the noise of the network, which takes the key itself."""
+        return key if self.noisy is None else jax.random.fold_in(key, 1)
+
     def answer(self, net: Network, about: Params | State, memory: PyTree, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Array, PyTree, PyTree]:  # fmt: skip
         """What the network says of a batch of steps `[B, ...]`, or of sequences of them `[T, B, ...]`, after the memory `[B, ...]`
         (`None`: an empty one); what it was asked, and the memory after them."""
         axes = step.first.ndim
         memory = initial_memory(net, step.first.shape[-1]) if memory is None else memory
-        question = self.values.question(self.see(about, step), key, axes)
+        question = self.values.question(self.see(about, step), None if key is None else self.beside(key), axes)
         lift = networks.forward if axes == 1 else networks.unroll
         answer, memory = lift(net, question, memory, step.first)
         return self.heads.apart(answer), question, memory
@@ -208,7 +212,7 @@ class DQN(ValueAgent):
         look, memory = self.look(params.net, params, memory, step, None)
         if not explore:
             return greedy(self.heads.judge(look.prefer, self.gamma)), extras, memory
-        q, more, memory = self.heads.explore(look.prefer, self.gamma, memory, key)
+        q, more, memory = self.heads.explore(look.prefer, self.gamma, memory, self.beside(key))
         if self.noisy is not None or self.heads.explores:
             return greedy(q), extras | more, memory
         return epsilon_greedy(q, self.epsilon(params.counts), key), extras | more, memory
