@@ -12,9 +12,14 @@ from yozh.agents import A2C, PPO, REINFORCE, VPG
 from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Mean, Nothing, NStep, RewardToGo, TotalReturn, Value, VTrace
 from yozh.agents.reinforce import Regression
-from yozh.core import Spec, TimeStep, Unroll, YozhError
+from yozh.core import Report, Spec, TimeStep, Unroll, YozhError
 from yozh.environments import make, probes
+from yozh.environments.batched import Vectorised
+from yozh.environments.classic import CartPole
+from yozh.environments.host import AsHost
 from yozh.losses import weighted_mean
+from yozh.runners import evaluation, fused
+from yozh.runners.hosted import Hosted
 from yozh.spaces import Box, Discrete
 from yozh.stores import Episodes
 
@@ -185,6 +190,43 @@ def test_only_steps_of_the_episodes_count_in_the_scale_of_rewards():
     np.testing.assert_allclose(scale.variance, returns.var(), rtol=1e-5)
 
 
+class Watched(REINFORCE):
+    """Tells by how much the log-probabilities that it learns from differ from those that acted."""
+
+    def learn(self, state: State, batch: Unroll, key: jax.Array) -> tuple[State, Report]:
+        (policy, _, _), real = self.judge(state.net, state, (batch, batch.step.reward), None), ~batch.step.last
+        gap = jnp.abs(policy.log_prob(batch.action) - batch.extras["log_prob"])
+        state, report = super().learn(state, batch, key)
+        return state, Report(report.metrics | {"gap": jnp.max(jnp.where(real, gap, 0.0))}, report.finite)
+
+
+@pytest.mark.parametrize("kind", ["fused", "hosted"])
+def test_what_is_learnt_from_is_seen_as_acting_saw_it(kind: str):
+    """Statistics of observations stand still while episodes are collected over many unrolls, also where environments are opened anew."""
+    agent = Watched(torso=NET, streams=2, length=4, horizon=60, normalise_observations=True)
+    env = Vectorised(CartPole(limit=60), 2)
+    runner = fused.Fused(agent, env) if kind == "fused" else Hosted(agent, AsHost(env))
+    run = runner.init(jax.random.key(0))
+    for _ in range(2):
+        run, metrics = runner.advance(run, 60)
+        assert 2 <= int(metrics.updates) <= 30 and float(metrics.report["gap"]) < 1e-4
+        run = runner.reopen(run, anew=True)
+    runner.close()
+    assert run.state.statistics.count > 50
+
+
+def test_a_batch_makes_known_what_was_seen_in_it():
+    """Once it is learnt from, and only what belongs to its episodes."""
+    agent = REINFORCE(torso=NET, streams=3, length=5, horizon=9, normalise_observations=True)
+    state, batch = collected(agent)
+    assert agent.observe(state, unrolls(5)[0]).statistics.count == 0
+    seen = agent.learn(state, batch, jax.random.key(0))[0].statistics
+    real = np.concatenate([batch.step.obs[: int(jnp.argmax(batch.step.last[:, b])), b] for b in range(3)])
+    assert seen.count == len(real)
+    np.testing.assert_allclose(seen.mean, real.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(seen.variance, real.var(0), rtol=1e-4)
+
+
 def test_a_fitted_value_leaves_the_policy_alone():
     """However long it is fitted, the policy takes its one step; and the longer, the better the fit."""
     found = []
@@ -241,9 +283,6 @@ def test_weighted_mean_of_a_baseline_leaves_out_what_does_not_count():
 @pytest.mark.parametrize("estimator", [TotalReturn(), TotalReturn(Mean()), RewardToGo(), RewardToGo(Mean()), GAE(0.9)],
                          ids=["total", "total less mean", "to go", "to go less mean", "gae"])  # fmt: skip
 def test_every_estimator_finds_the_right_action(estimator):
-    from yozh.environments.batched import Vectorised
-    from yozh.runners import evaluation
-
     agent = REINFORCE(learning_rate=1e-2, torso=NET, streams=16, length=2, gamma=0.9, horizon=3, estimator=estimator)
     run, _ = train(agent, probes.Matched(), 600)
     found = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(probes.Matched(), 20), episodes=200, seed=1)

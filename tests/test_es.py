@@ -1,5 +1,6 @@
 """Black-box search: what each kind of directions makes of scores, and that members are what they are said to be."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +8,14 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from tests.contract import NET, train
-from yozh.agents import ARS, ES, FiniteDifferences
+from yozh.agents import ARS, ES, FiniteDifferences, Linear
 from yozh.agents.directions import Differences, Ranks, Top
-from yozh.core import Spec, YozhError
+from yozh.agents.schedules import over
+from yozh.core import Spec, TimeStep, Unroll, YozhError
 from yozh.environments import probes
+from yozh.environments.batched import Vectorised
+from yozh.environments.classic import CartPole
+from yozh.runners import evaluation, fused
 from yozh.runners.rollout import rollout
 from yozh.spaces import Box, Discrete
 
@@ -90,6 +95,44 @@ def test_each_stream_is_one_member_even_where_streams_are_split():
     assert np.unique(np.round(np.asarray(whole), 5)).size > 2
 
 
+def test_members_are_the_same_from_their_first_step_to_their_last():
+    """Whatever σ's schedule says, and whatever is seen meanwhile: they change with an update, and only then."""
+    agent = ES(torso=NET, streams=4, length=2, horizon=20, sigma=Linear(0.5, 0.1), normalise_observations=True)
+    agent, env = over(agent, 2000), Vectorised(CartPole(limit=20), 4)
+    runner, moved, updates = fused.Fused(agent, env), [], []
+    run = runner.init(jax.random.key(0))
+
+    def members() -> list[np.ndarray]:
+        return [np.array(x) for x in jax.tree.leaves(agent.poised(agent.policy(run.state)))]
+
+    for _ in range(30):
+        before = members()
+        run, metrics = runner.advance(run, 1)
+        after = members()
+        moved.append(not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)))
+        updates.append(int(metrics.updates) > 0)
+    assert moved == updates and 2 <= sum(updates) <= 10
+    assert run.state.statistics.count > 30
+    assert float(agent.sigma(run.state.begun)) < 0.48
+
+
+def test_a_step_is_measured_by_the_sigma_that_acted():
+    """Differences of scores are divided by the σ under which they came about, however far its schedule has gone since."""
+    agent = FiniteDifferences(torso=NET, streams=4, horizon=5, sigma=Linear(0.5, 0.1, 1.0, 100))
+    none = jnp.zeros((6, 4))
+    reward = jax.random.normal(jax.random.key(1), (6, 4))
+    step = TimeStep(jnp.zeros((6, 4, 3)), reward, none + 1, none > 0, none > 0)
+    batch = Unroll(step, none.astype(jnp.int32), {}, (), jnp.zeros(4, jnp.int32), jnp.ones(4))
+    state = agent.init(jax.random.key(0), SPEC)
+    late = eqx.tree_at(lambda s: s.counts.steps, state, jnp.int32(50))
+    begun_late = eqx.tree_at(lambda s: s.begun, late, late.counts)
+    early, late, last = (
+        float(agent.learn(s, batch, jax.random.key(0))[1].metrics["gradient_norm"]) for s in (state, late, begun_late)
+    )
+    assert early == late > 0
+    np.testing.assert_allclose(last, early * 0.5 / 0.3, rtol=1e-4)
+
+
 def test_the_rollout_scores_members():
     """With a score of its own for each member, the step goes where the better ones stand."""
     agent = ES(torso=NET, streams=32, sigma=0.1, horizon=1, length=2, learning_rate=0.01)
@@ -99,8 +142,6 @@ def test_the_rollout_scores_members():
 
 
 def run_env(agent: ES):
-    from yozh.environments.batched import Vectorised
-
     return Vectorised(probes.Aim(), agent.streams)
 
 
@@ -120,9 +161,6 @@ def test_pairs_are_asked_for():
     FiniteDifferences(streams=16, length=2, horizon=2, sigma=0.3),
 ], ids=["ars", "finite-differences"])  # fmt: skip
 def test_a_linear_policy_is_found(agent):
-    from yozh.environments.batched import Vectorised
-    from yozh.runners import evaluation
-
     run, _ = train(agent, probes.Matched(), 300)
     found = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(probes.Matched(), 20), episodes=200, seed=1)
     assert found["mean_return"] >= 0.95

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 
 from yozh import networks
 from yozh.agents import statistics
@@ -17,6 +17,7 @@ from yozh.agents.schedules import Counts
 from yozh.agents.statistics import Running
 from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, YozhError, concrete, require
 from yozh.networks.network import Network, initial_memory
+from yozh.stores import Episodes
 
 
 class Params(eqx.Module):
@@ -46,6 +47,8 @@ class State(eqx.Module):
     serves all."""
     penalty: Float[Array, ""] | None = None
     """β of PPO's KL penalty; `None` where there is none."""
+    begun: Counts | None = None
+    """Counts when the episodes of this batch were begun; `None` where no schedule must stand still while they last."""
 
 
 class GradientAgent(Agent):
@@ -93,14 +96,14 @@ class GradientAgent(Agent):
         return initial_memory(params.net, batch)
 
     def observe(self, state: State, unroll: Unroll) -> State:
-        fresh = jax.tree.map(lambda x: x[:-1], unroll.step)
-        seen = None if state.statistics is None else statistics.update(state.statistics, fresh.obs)
+        """Where a batch takes several unrolls, the statistics stand still until it is learnt from: `learn` moves them itself."""
+        state = state if isinstance(self.experience.store, Episodes) else acquainted(state, unroll.step)
         counts = Counts(
             state.counts.steps + jnp.sum(~unroll.step.first[1:], dtype=jnp.int32),
             state.counts.episodes + jnp.sum(unroll.step.last[1:], dtype=jnp.int32),
             state.counts.updates,
         )
-        return eqx.tree_at(lambda s: (s.statistics, s.counts), state, (seen, counts), is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda s: s.counts, state, counts)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         return self.descend(state, batch, key)
@@ -146,6 +149,14 @@ class ValueAgent(GradientAgent):
     def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"] | None:
         """The return, of rewards as they are learnt from and discounted by `gamma`, that it expects of its own choice without
         exploring; `None` if what it learns is none."""
+
+
+def acquainted(state: State, step: TimeStep, seen: Bool[AnyArray, "T B"] | None = None) -> State:
+    """With the observations of all steps but the last in its statistics, `[T+1, B]`; of them `seen`, if given, says which count."""
+    if state.statistics is None:
+        return state
+    found = statistics.update(state.statistics, jax.tree.map(lambda x: x[:-1], step.obs), seen)
+    return eqx.tree_at(lambda s: s.statistics, state, found, is_leaf=lambda x: x is None)
 
 
 def check_horizon(name: str, spec: Spec, room: int) -> None:

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import networks, returns
-from yozh.agents.base import GradientAgent, Params, State, check_horizon
+from yozh.agents.base import GradientAgent, Params, State, acquainted, check_horizon
 from yozh.agents.directions import Differences, Directions, Ranks, Top
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.agents.statistics import normalise
@@ -81,10 +81,19 @@ class ES(GradientAgent):
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
         check_horizon(type(self).__name__.lower(), spec, self.horizon)
         fresh, noise = super().init(key, spec), jax.random.key_data(jax.random.fold_in(key, 1))
-        return eqx.tree_at(lambda s: s.noise, fresh, noise, is_leaf=lambda x: x is None)
+        return eqx.tree_at(
+            lambda s: (s.noise, s.begun),
+            fresh,
+            (noise, jax.tree.map(jnp.copy, fresh.counts)),
+            is_leaf=lambda x: x is None,
+        )
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate(counts))
+
+    def policy(self, state: State) -> Params:
+        """With the counts under which members began, so that each is the same from its episode's first step to its last."""
+        return Params(state.net, state.statistics, state.begun, state.noise)
 
     def poised(self, params: Params) -> Population:
         weights, unravel = ravel_pytree(params.net)
@@ -114,9 +123,11 @@ class ES(GradientAgent):
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         reward_t, discount_t, lambda_t, _ = returns.segment(batch, self.gamma, 1.0)
-        scores, sigma = returns.reward_to_go(reward_t, discount_t, lambda_t)[0], self.sigma(state.counts)
+        scores, sigma = returns.reward_to_go(reward_t, discount_t, lambda_t)[0], self.sigma(state.begun)
         gradient = self.directions.weigh(scores, sigma) @ self.drawn(state, batch.version[0])
         state, report = self.descend(state, gradient, key)
+        state = acquainted(state, batch.step, ~batch.step.last[:-1])
+        state = eqx.tree_at(lambda s: s.begun, state, state.counts)
         told = {"score": jnp.mean(scores), "best_score": jnp.max(scores), "score_deviation": jnp.std(scores)}
         return state, Report(report.metrics | told, report.finite)
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from yozh import networks
 from yozh.agents.actor_critic import ActorCriticAgent, stirred
-from yozh.agents.base import State, check_horizon
+from yozh.agents.base import State, acquainted, check_horizon
 from yozh.agents.estimators import Estimate, Estimator, RewardToGo, Value
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Report, Spec, Unroll, leaf, require, static
@@ -117,13 +117,14 @@ class REINFORCE(ActorCriticAgent):
         return optax.adam(self.learning_rate(counts), eps=1e-5)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
-        state, reward = self.rewards(state, batch, ~batch.step.last[:-1])
+        seen = ~batch.step.last[:-1]
+        state, reward = self.rewards(state, batch, seen)
         noise = self.noise(state, batch.version[0])
         moved, report = self.descend(state, (batch, reward), noise)
-        if self.fit is None:
-            return moved, report
-        worth = self.judge(state.net, state, (batch, reward), noise)[2]
-        return self.fitted(moved, report, batch, worth, noise)
+        if self.fit is not None:
+            worth = self.judge(state.net, state, (batch, reward), noise)[2]
+            moved, report = self.fitted(moved, report, batch, worth, noise)
+        return acquainted(moved, batch.step, seen), report
 
     def fitted(self, state: State, report: Report, batch: Unroll, worth: Estimate, noise: Key[Array, ""] | None) -> tuple[State, Report]:  # fmt: skip
         """The value regressed on what the episodes were worth."""

@@ -44,8 +44,9 @@ def observation_statistics(space: spaces.Space) -> PyTree:
     return spaces.map_leaves(lambda s: Running.of(s.shape) if s.dtype == "float32" else None, space)
 
 
-def update(statistics: PyTree, obs: PyTree) -> PyTree:
-    return _zip(lambda s, x: s.update(x), lambda s, x: None, statistics, obs)
+def update(statistics: PyTree, obs: PyTree, seen: Bool[Array, "..."] | None = None) -> PyTree:
+    """`seen`, if given: which of the observations count."""
+    return _zip(lambda s, x: s.update(x, seen), lambda s, x: None, statistics, obs)
 
 
 def normalise(statistics: PyTree, obs: PyTree) -> PyTree:
