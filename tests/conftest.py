@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 if not os.environ.get("YOZH_UNCHECKED"):
     install_import_hook("yozh", "beartype.beartype")
@@ -67,6 +67,14 @@ def lenient():
     """For code that is not ours: JAX's usual promotion rules."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def unchecked():
+    """Signatures would refuse first what a test expects the library to refuse; and a batch of any size is no `int` to them."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -124,6 +124,24 @@ def test_what_a_field_cannot_be_is_refused(name: str, field: str):
         dataclasses.replace(SMALL[name].agent, **{field: SMALL[name].refused[field]})
 
 
+@every
+def test_what_is_not_of_a_fields_type_is_refused(name: str, unchecked: None):
+    agent = SMALL[name].agent
+    for field in dataclasses.fields(agent):
+        if "converter" not in field.metadata:
+            with pytest.raises(YozhError, match=f"^{name}: {field.name} takes .*, not <object"):
+                dataclasses.replace(agent, **{field.name: object()})
+
+
+@every
+def test_numbers_that_make_no_sense_are_refused_and_numbers_of_many_agents_are_not_looked_at(name: str):
+    for field, value in {"learning_rate": -1.0, "max_gradient_norm": 0.0, "gamma": 1.5}.items():
+        with pytest.raises(YozhError, match=f"^{name}: {field} "):
+            dataclasses.replace(SMALL[name].agent, **{field: value})
+        many = jax.vmap(lambda x, f=field: dataclasses.replace(SMALL[name].agent, **{f: x}))(jnp.full(2, value))
+        assert jax.tree.leaves(getattr(many, field))[0].shape == (2,)
+
+
 def tried(name: str) -> list[str]:
     """The structural fields that are not another agent's."""
     kind, like = type(SMALL[name].agent), SMALL[name].like

@@ -13,11 +13,12 @@ from tests.test_contract import returns, values
 from yozh import presets
 from yozh.agents import DQN, Linear
 from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace
+from yozh.agents.heads import Hyperbolic
 from yozh.agents.optimisers import RMSProp
 from yozh.agents.risks import CVaR, MeanVariance, Wang
 from yozh.agents.sampling import Prioritised, Uniform
 from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scaled, Squashed
-from yozh.agents.schedules import Counts, over
+from yozh.agents.schedules import Counts, Multiplicative, over
 from yozh.agents.values import C51, Expected, ImplicitQuantile, QuantileRegression
 from yozh.core import YozhError
 from yozh.environments import probes
@@ -162,11 +163,44 @@ def test_plain_parts_are_the_defaults():
         (dict(backup=Munchausen(), double=True), "Munchausen has no best action for double to choose"),
         (dict(values=C51(), scale=PopArt()), "C51 learns chances of fixed returns, which PopArt cannot rescale"),
         (dict(n_step=50, capacity=400, warm_up=50), "n_step 50 does not fit into 50 stored steps of each stream"),
+        (dict(length=51, update_every=1, capacity=400, warm_up=50), "an unroll of 8 x 51 steps does not fit into a replay of 400"),
+        (dict(update_every=408, capacity=400, warm_up=50), "an unroll of 8 x 51 steps does not fit into a replay of 400"),
+        (dict(values=C51(0.0, 0.9), reward=Clipped(1.0)), "support from 0 to 0.9 does not hold one reward of 1"),
+        (dict(values=C51(-0.3, 0.3), reward=Clipped(1.0), scale=Squashed()), "does not hold one reward of 1"),
+        (dict(values=Expected), r"values takes C51\(\), Expected\(\), ImplicitQuantile\(\), QuantileRegression\(\), not the class Expected"),
+        (dict(replay="prioritised"), r"replay takes Prioritised\(\), Uniform\(\), not 'prioritised'"),
+        (dict(core="gru"), r"core takes GRU\(\), LSTM\(\) or none, not 'gru'"),
+        (dict(batch=32.5), "batch takes a whole number, not 32.5"),
+        (dict(epsilon=2.0), r"epsilon lies in \[0, 1\], not 2"),
+        (dict(epsilon=Linear(1.0, -0.1)), r"epsilon lies in \[0, 1\], not -0.1"),
+        (dict(warm_up=-1), "warm_up lies between 0 and the store of 1000000, not at -1"),
+        (dict(heads=Hyperbolic(), gamma=1.0), "gamma must be less than 1"),
     ],
 )  # fmt: skip
-def test_combinations_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
-    with pytest.raises(YozhError, match=message):
+def test_combinations_that_make_no_sense_are_refused(settings: dict[str, Any], message: str, unchecked: None):
+    with pytest.raises(YozhError, match=f"^dqn: .*{message}"):
         DQN(**settings)
+
+
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(length=50, update_every=1, capacity=400, warm_up=50),
+        dict(values=C51(-1.0, 0.0), reward=Clipped(1.0)),
+        dict(values=C51(-0.5, 0.5), reward=Clipped(1.0), scale=Squashed()),
+        dict(heads=Hyperbolic(), gamma=0.999),
+        dict(batch=np.int64(32)),
+    ],
+)
+def test_what_is_just_within_is_taken(settings: dict[str, Any], unchecked: None):
+    DQN(**settings)
+
+
+@pytest.mark.parametrize(("low", "high", "end"), [(5, 10, "low"), (-10, -5, "high"), (-np.inf, np.inf, "low"), (0, np.inf, "high")])  # fmt: skip
+def test_a_support_that_cannot_hold_returns_is_refused(low: float, high: float, end: str):
+    with pytest.raises(YozhError, match=f"values.{end} is .*: the support is finite, and holds 0"):
+        C51(low, high)
 
 
 def test_importance_weights():
@@ -176,6 +210,20 @@ def test_importance_weights():
     assert Uniform().weights(weight, counts) is weight
 
 
-def test_a_share_of_priority_beyond_1_is_refused_with_the_part():
-    with pytest.raises(YozhError, match=r"replay.alpha lies in \[0, 1\], not 1.5"):
-        Prioritised(alpha=1.5)
+@pytest.mark.parametrize(
+    ("field", "value"), [("alpha", 1.5), ("beta", 2.0), ("beta", -1.0), ("beta", Linear(0.4, 1.5))]
+)
+def test_a_share_of_priority_beyond_1_is_refused_with_the_part(field: str, value: Any):
+    with pytest.raises(YozhError, match=rf"replay.{field} lies in \[0, 1\], not (1.5|2|-1)"):
+        Prioritised(**{field: value})
+
+
+def test_schedules_that_lead_nowhere_are_refused():
+    for make, message in (
+        (lambda: Linear(fraction=0.0), "fraction of a linear schedule must be positive, not 0.0"),
+        (lambda: Multiplicative(factor=1.5), r"factor of a multiplicative schedule lies in \[0, 1\], not 1.5"),
+        (lambda: DQN(epsilon=Multiplicative(1.0, 0.99, -0.5)), r"epsilon lies in \[0, 1\], not -0.5"),
+        (lambda: DQN(epsilon=Linear), "a number or a schedule, such as .*, is wanted"),
+    ):
+        with pytest.raises(YozhError, match=message):
+            make()

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import config
 from scipy import stats
 
 from tests.contract import SMALL, STEPS, batched, learnt, train, vary
@@ -160,14 +159,6 @@ def test_no_number_is_dead():
     weights = np.stack([np.asarray(x).reshape(len(paths) + 1, -1)[:, :6] for x in jax.tree.leaves(run(stacked))], -1)
     dead = [jax.tree_util.keystr(p) for p, w in zip(paths, weights[1:], strict=True) if np.abs(w - weights[0]).max() < 1e-7]  # fmt: skip
     assert np.isfinite(weights).all() and not dead, f"these change nothing: {dead}"
-
-
-@pytest.fixture
-def unchecked():
-    """A batch of any size is no `int`, as signatures have it."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def test_a_policy_is_the_mean_of_its_heads_and_has_nothing_to_remember(tmp_path: Path, unchecked: None):

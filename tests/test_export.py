@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import config
 
 import yozh
 from yozh.agents import A2C, DQN, PPO
@@ -27,12 +26,7 @@ MIXED = Dict.of({"image": Box((10, 10, 3), 0, 255, "uint8"), "goal": Discrete(4)
                  "several": MultiDiscrete((2, 3)), "bits": MultiBinary(3)})  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def unchecked():
-    """A batch of any size is no `int`, as signatures have it."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 class Delay(CoreBlueprint):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import config
 
 from tests.contract import SMALL, STEPS, batched, learnt, train, vary
 from tests.test_checkpoint import imaged
@@ -293,14 +292,6 @@ def test_what_was_seen_eight_steps_ago(settings: dict[str, Any], solved: bool):
     agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, **settings)
     found = returns(agent, probes.Recall(8), 2500)
     assert found >= 0.9 if solved else found <= 0.4
-
-
-@pytest.fixture
-def unchecked():
-    """A batch of any size is no `int`, as signatures have it."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def test_a_recurrent_policy_is_exported(tmp_path: Path, unchecked: None):

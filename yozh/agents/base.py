@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 
 from yozh import networks
 from yozh.agents import statistics
-from yozh.agents.schedules import Counts
+from yozh.agents.declared import check_fields
+from yozh.agents.schedules import Counts, Schedule, within
 from yozh.agents.statistics import Running
+from yozh.agents.vectors import ravel
 from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, YozhError, concrete, require
 from yozh.networks.network import Network, initial_memory
 from yozh.stores import Episodes
@@ -54,15 +55,21 @@ class State(eqx.Module):
 class GradientAgent(Agent):
     """An algorithm that follows the gradient of `loss`. It says what its network, loss and optimiser are."""
 
+    learning_rate: eqx.AbstractVar[Schedule]
     gamma: eqx.AbstractVar[Array]
     normalise_observations: eqx.AbstractVar[bool]
     max_gradient_norm: eqx.AbstractVar[Array]
 
+    def __post_init__(self) -> None:  # before any `__check_init__`, which takes the types for granted
+        check_fields(type(self).__name__.lower(), self)
+
     def __check_init__(self) -> None:
-        name = type(self).__name__.lower()
+        name, norm = type(self).__name__.lower(), self.max_gradient_norm
         require(
             not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"{name}: gamma lies in [0, 1], not {self.gamma}"
         )
+        require(not concrete(norm) or norm > 0, lambda: f"{name}: max_gradient_norm must be positive, not {norm}")
+        within(f"{name}: learning_rate", self.learning_rate)
 
     @abc.abstractmethod
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network: ...
@@ -87,7 +94,7 @@ class GradientAgent(Agent):
         net = self.network(spec, key)
         counts = Counts.zero()
         seen = statistics.observation_statistics(spec.observation) if self.normalise_observations else None
-        return State(net, None, self.optimiser(counts).init(ravel_pytree(net)[0]), seen, counts)
+        return State(net, None, self.optimiser(counts).init(ravel(net)[0]), seen, counts)
 
     def policy(self, state: State) -> Params:
         return Params(state.net, state.statistics, state.counts, state.noise)
@@ -121,7 +128,7 @@ class GradientAgent(Agent):
         """The network and the optimiser's memory after one step down `loss(net, state, batch, key)`."""
         value_and_grad = jax.value_and_grad(lambda net: loss(net, state, batch, key), has_aux=True)
         (found, (metrics, priority)), gradient = value_and_grad(state.net)
-        gradient, unravel = ravel_pytree(gradient)
+        gradient, unravel = ravel(gradient)
         norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
         finite = jnp.isfinite(found) & jnp.isfinite(norm)
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)

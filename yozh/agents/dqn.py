@@ -27,12 +27,12 @@ from yozh.agents.exploration import epsilon_greedy, greedy
 from yozh.agents.heads import Heads, Hyperbolic, Single
 from yozh.agents.optimisers import Adam, Optimiser
 from yozh.agents.sampling import Sampling, Uniform
-from yozh.agents.scales import PopArt, Raw, Rewards, Same, Scale
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule
-from yozh.agents.sequences import MEMORY, check_window, folded, memory_before, part, windows
+from yozh.agents.scales import Clipped, PopArt, Raw, Rewards, Same, Scale
+from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
+from yozh.agents.sequences import MEMORY, check_room, check_window, folded, memory_before, part, windows
 from yozh.agents.targets import Hard, TargetUpdate
 from yozh.agents.values import C51, Expected, Outcomes, Values, taken
-from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, leaf, require, static
+from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
 from yozh.distributions import masked
 from yozh.networks import Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -114,11 +114,14 @@ class DQN(ValueAgent):
                 f"dqn: length {self.length} x {self.streams} streams is no multiple of update_every {self.update_every}"
             ),
         )
+        check_room("dqn", self.streams, self.unroll, self.capacity)
         room = self.capacity // self.streams
         check_window(self.burn_in, self.positions, self.n_step, remembers=self.core is not None, room=room)
         require(
-            self.warm_up <= self.capacity, f"dqn: warm_up {self.warm_up} is larger than the store of {self.capacity}"
+            0 <= self.warm_up <= self.capacity,
+            f"dqn: warm_up lies between 0 and the store of {self.capacity}, not at {self.warm_up}",
         )
+        within("dqn: epsilon", self.epsilon, 1.0)
         require(
             not isinstance(self.backup, Traced) or (isinstance(self.values, Expected) and self.n_step > 1),
             f"dqn: {type(self.backup).__name__} traces expected returns over windows: it takes values=Expected() and n_step > 1",
@@ -131,7 +134,20 @@ class DQN(ValueAgent):
             not (isinstance(self.values, C51) and isinstance(self.scale, PopArt)),
             "dqn: C51 learns chances of fixed returns, which PopArt cannot rescale; use quantiles, or scale=Squashed()",
         )
-        self.heads.check(self.values, self.scale)
+        if isinstance(self.values, C51) and isinstance(self.reward, Clipped):
+            low, high, bound = self.values.low, self.values.high, self.reward.bound
+            require(
+                not all(map(concrete, (low, high, bound))) or jnp.maximum(-low, high) >= self.scale.encode(None, bound),
+                lambda: (
+                    f"dqn: C51's support from {low:g} to {high:g} does not hold one reward of {bound:g}, which Clipped lets through"
+                ),
+            )
+        self.heads.check(self.values, self.scale, self.gamma)
+
+    @property
+    def unroll(self) -> int:
+        """Steps of each stream between two bouts of learning."""
+        return self.length or math.lcm(self.streams, self.update_every) // self.streams
 
     @property
     def positions(self) -> int:
@@ -145,12 +161,11 @@ class DQN(ValueAgent):
 
     @property
     def experience(self) -> Experience:
-        unroll = self.length or math.lcm(self.streams, self.update_every) // self.streams
         return Experience(
             streams=self.streams,
-            unroll=unroll,
+            unroll=self.unroll,
             store=self.replay.store(self.capacity, self.batch, self.window, self.burn_in, self.positions),
-            updates=unroll * self.streams // self.update_every,
+            updates=self.unroll * self.streams // self.update_every,
             warm_up=max(self.warm_up, self.streams * (self.window + 1)),
             max_lag=1_000_000,
         )

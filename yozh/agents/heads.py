@@ -31,7 +31,7 @@ class Heads(eqx.Module):
     def count(self) -> int:
         """Answers k for each action."""
 
-    def check(self, values: Values, scale: Scale) -> None:
+    def check(self, values: Values, scale: Scale, gamma: Float[Array, ""]) -> None:
         """Refuses what it does not go with."""
 
     def install(self, net: Network, another: Callable[[], Network]) -> Network:
@@ -70,7 +70,7 @@ class Single(Heads):
 class Several(Heads):
     """Each answer is learnt as if it were the only one: its target comes from what it itself says of the next state."""
 
-    def check(self, values: Values, scale: Scale) -> None:
+    def check(self, values: Values, scale: Scale, gamma: Float[Array, ""]) -> None:
         name = type(self).__name__
         require(
             not isinstance(values, ImplicitQuantile),
@@ -156,6 +156,12 @@ class Hyperbolic(Several):
     def __check_init__(self) -> None:
         require(not concrete(self.k) or self.k > 0, lambda: f"heads.k must be positive, not {self.k}")
         require(self.count > 1, f"heads.count must be 2 or more, not {self.count}")
+
+    def check(self, values: Values, scale: Scale, gamma: Float[Array, ""]) -> None:
+        super().check(values, scale, gamma)
+        require(
+            not concrete(gamma) or gamma < 1, "dqn: Hyperbolic's discounts would all be 1: gamma must be less than 1"
+        )
 
     def nodes(self, gamma: Float[Array, ""]) -> Float[Array, " k"]:
         """g, ascending."""

@@ -21,6 +21,7 @@ from yozh.agents.actor_q import ActorQAgent, expected, with_target
 from yozh.agents.base import State
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Schedule, schedule
+from yozh.agents.sequences import check_room
 from yozh.agents.targets import Soft, TargetUpdate
 from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
 from yozh.distributions import Categorical
@@ -79,6 +80,7 @@ class OffPolicyMDPO(ActorQAgent):
     def __check_init__(self) -> None:
         for name in ("gradient_steps", "batch", "sequence", "streams", "length"):
             require(getattr(self, name) > 0, f"offpolicymdpo: {name} must be positive, not {getattr(self, name)}")
+        check_room("offpolicymdpo", self.streams, self.length, self.capacity)
         room = self.capacity // self.streams
         require(
             room > self.sequence,

@@ -21,7 +21,7 @@ from yozh.agents.base import Params, State, ValueAgent
 from yozh.agents.exploration import epsilon_greedy, greedy
 from yozh.agents.minibatches import Sequences, check_sizes
 from yozh.agents.scales import Raw, Rewards
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule
+from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
 from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
 from yozh.losses import select, squared, weighted_mean
 from yozh.networks import Auto, Blueprint, QNetwork
@@ -83,6 +83,7 @@ class PQN(ValueAgent):
             minibatches=self.minibatches,
             whole=self.core is not None,
         )
+        within("pqn: epsilon", self.epsilon, 1.0)
         require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"pqn: lam lies in [0, 1], not {self.lam}")
 
     @property

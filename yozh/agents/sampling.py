@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule
+from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
 from yozh.core import Store, concrete, leaf, require, static
 from yozh.stores import PrioritisedReplay, Replay
 from yozh.stores.prioritised import Kind
@@ -51,6 +51,7 @@ class Prioritised(Sampling):
 
     def __check_init__(self) -> None:
         PrioritisedReplay(1, 1, 1, self.alpha, self.kind)
+        within("replay.beta", self.beta, 1.0)
         require(not concrete(self.peak) or 0 <= self.peak <= 1, lambda: f"replay.peak lies in [0, 1], not {self.peak}")
 
     def store(self, capacity: int, batch: int, window: int, lead: int = 0, positions: int = 1) -> PrioritisedReplay:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from yozh.core import leaf, require
+from yozh.core import concrete, leaf, require
 
 
 class Counts(eqx.Module):
@@ -30,9 +30,16 @@ class Schedule(eqx.Module):
     @abc.abstractmethod
     def __call__(self, counts: Counts) -> Float[Array, ""]: ...
 
+    def ends(self) -> tuple[Float[Array, ""], ...]:
+        """Numbers between which it stays; none where that is not known."""
+        return ()
+
 
 class Constant(Schedule):
     value: Float[Array, ""] = leaf(0.0)
+
+    def ends(self) -> tuple[Float[Array, ""], ...]:
+        return (self.value,)
 
     def __call__(self, counts: Counts) -> Float[Array, ""]:
         return self.value
@@ -48,6 +55,15 @@ class Linear(Schedule):
     total: Float[Array, ""] = leaf(jnp.nan)
     """Environment steps of the whole run; `over` fills it in."""
 
+    def __check_init__(self) -> None:
+        require(
+            not concrete(self.fraction) or self.fraction > 0,
+            lambda: f"the fraction of a linear schedule must be positive, not {self.fraction}",
+        )
+
+    def ends(self) -> tuple[Float[Array, ""], ...]:
+        return self.start, self.end
+
     def __call__(self, counts: Counts) -> Float[Array, ""]:
         progress = jnp.minimum(counts.steps.astype(jnp.float32) / (self.fraction * self.total), 1.0)
         return self.start + progress * (self.end - self.start)
@@ -60,18 +76,35 @@ class Multiplicative(Schedule):
     factor: Float[Array, ""] = leaf(0.996)
     floor: Float[Array, ""] = leaf(0.01)
 
+    def __check_init__(self) -> None:
+        require(
+            not concrete(self.factor) or 0 <= self.factor <= 1,
+            lambda: f"the factor of a multiplicative schedule lies in [0, 1], not {self.factor}",
+        )
+
+    def ends(self) -> tuple[Float[Array, ""], ...]:
+        return self.start, self.floor
+
     def __call__(self, counts: Counts) -> Float[Array, ""]:
         return jnp.maximum(self.start * self.factor ** counts.episodes.astype(jnp.float32), self.floor)
 
 
 def as_schedule(x: Any) -> Schedule:
     """A number becomes a constant schedule."""
+    require(not isinstance(x, str | type), f"a number or a schedule, such as Linear(1.0, 0.1), is wanted, not {x!r}")
     return x if isinstance(x, Schedule) else Constant(x)
 
 
 def schedule(default: Any) -> Any:
     """A hyper-parameter field that takes a number or a schedule."""
     return eqx.field(default=default, converter=as_schedule)
+
+
+def within(name: str, x: Schedule, high: float | None = None) -> None:
+    """Refuses a schedule that goes below 0, or above `high`."""
+    says = f"{name} must not be negative, and is" if high is None else f"{name} lies in [0, {high:g}], not"
+    for end in filter(concrete, x.ends()):
+        require(end >= 0 and (high is None or end <= high), lambda end=end: f"{says} {end:g}")
 
 
 def over(agent: Any, steps: int) -> Any:

@@ -43,6 +43,14 @@ def windows(batch: Unroll, start: int, positions: int, n: int) -> Unroll:
     return Unroll(step, action, extras, (), version, weight)
 
 
+def check_room(name: str, streams: int, length: int, capacity: int) -> None:
+    """Refuses an unroll that would overwrite its own beginning in the replay."""
+    require(
+        streams * length <= capacity,
+        f"{name}: an unroll of {streams} x {length} steps does not fit into a replay of {capacity}",
+    )
+
+
 def check_window(burn_in: int, positions: int, n_step: int, *, remembers: bool, room: int) -> None:
     """Refuses a window of replay that has no meaning, or does not fit into so many stored steps of a stream."""
     require(positions > 0, f"dqn: sequence must be positive, not {positions}")

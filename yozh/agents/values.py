@@ -143,6 +143,9 @@ class C51(Distributional):
             not (concrete(self.low) and concrete(self.high)) or self.low < self.high,
             lambda: f"values.low must be less than values.high, and they are {self.low} and {self.high}",
         )
+        for name, end in (("low", self.low), ("high", self.high)):
+            ok = not concrete(end) or (jnp.isfinite(end) and (end <= 0 if name == "low" else end >= 0))
+            require(ok, lambda n=name, x=end: f"values.{n} is {x:g}: the support is finite, and holds 0, what is left at an episode's end")  # fmt: skip
 
     def support(self) -> Float[Array, " atoms"]:
         return self.low + (self.high - self.low) * jnp.asarray(np.linspace(0, 1, self.atoms), jnp.float32)
