@@ -6,7 +6,25 @@ from typing import Any
 from yozh import agents
 from yozh.core import YozhError
 from yozh.environments.atari import is_game
-from yozh.presets import a2c, acer, ars, atari, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg
+from yozh.presets import (
+    a2c,
+    acer,
+    ars,
+    atari,
+    dqn,
+    dqn_lecture,
+    es,
+    mdpo,
+    npg,
+    ppg,
+    ppo,
+    pqn,
+    qac,
+    qprop,
+    reinforce,
+    trpo,
+    vpg,
+)  # fmt: skip
 from yozh.presets.atari import rainbow
 from yozh.presets.file import read, write
 from yozh.presets.preset import Preset
@@ -14,8 +32,8 @@ from yozh.presets.preset import Preset
 __all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read", "start", "write"]
 
 _PRESETS = {
-    (module.__name__.rpartition(".")[2], env): preset
-    for module in (a2c, acer, ars, dqn, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg)
+    (module.__name__.rpartition(".")[2].replace("_", "-"), env): preset
+    for module in (a2c, acer, ars, dqn, dqn_lecture, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg)
     for env, preset in module.PRESETS.items()
 }
 
@@ -27,7 +45,7 @@ def names() -> list[tuple[str, str]]:
 
 def kinds() -> list[str]:
     """What `start` knows agents by: their own names, and those of presets that are variants of them."""
-    return list(dict.fromkeys([*agents.names(), *atari.PRESETS]))
+    return list(dict.fromkeys([*agents.names(), *(agent for agent, _ in names())]))
 
 
 def find(agent: str, env: str) -> Preset:
@@ -38,7 +56,8 @@ def find(agent: str, env: str) -> Preset:
 
 
 def start(agent: str, env: Any) -> tuple[Any, int | None]:
-    """The preset's agent and steps or, where there is none for the environment, the agent's defaults and None."""
+    """The preset's agent and steps or, where there is none for the environment, the agent's defaults and None. Without an
+    environment a preset that is a variant of an agent stands for itself."""
     if agent not in kinds():
         close = get_close_matches(agent, kinds(), 1)
         raise YozhError(
@@ -50,10 +69,13 @@ def start(agent: str, env: Any) -> tuple[Any, int | None]:
         return preset.agent, preset.steps
     usual = agents.names().get(agent)
     if usual is None:
-        kind = type(atari.PRESETS[agent].agent).__name__.lower()
-        raise YozhError(
-            f"{agent} is a preset of {kind} for Atari games; {env} takes {kind}, with parts: yozh list {kind}"
-        )
+        where = [name for variant, name in names() if variant == agent]
+        usual = find(agent, where[0]).agent
+        if env is None:
+            return usual, None
+        kind = type(usual).__name__.lower()
+        known = " and ".join("Atari games" if name == atari.ANY else name for name in where)
+        raise YozhError(f"{agent} is a preset of {kind} for {known}; {env} takes {kind}, with parts: yozh list {kind}")
     return usual(), None
 
 
