@@ -357,6 +357,7 @@ def test_the_target_network_follows_after_every_gradient_step():
         (A2C, {"critic_rate": -1.0}, "a2c: critic_rate must not be negative, and is -1"),
         (OffPolicyMDPO, {"temperature": -1.0}, "offpolicymdpo: temperature must not be negative, and is -1"),
         (OffPolicyMDPO, {"step": 0.0}, "offpolicymdpo: step must be positive, not 0"),
+        (OffPolicyMDPO, {"capacity": 60}, "offpolicymdpo: an unroll of 8 x 8 steps does not fit into a replay of 60"),
         (OffPolicyMDPO, {"gradient_steps": 0}, "offpolicymdpo: gradient_steps must be positive, not 0"),
         (OffPolicyMDPO, {"capacity": 800, "sequence": 100, "warm_up": 10}, "offpolicymdpo: sequence 100 does not fit into 100"),
         (OffPolicyMDPO, {"capacity": 800}, "offpolicymdpo: warm_up lies between 0 and the store of 800, not at 1000"),

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tests.contract import SMALL, STEPS, batched, learnt, train, vary
 from tests.test_contract import returns, values
-from yozh import presets
+from yozh import losses, presets
 from yozh.agents import DQN, Linear
 from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace
 from yozh.agents.heads import Hyperbolic
@@ -20,13 +21,14 @@ from yozh.agents.sampling import Prioritised, Uniform
 from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scaled, Squashed
 from yozh.agents.schedules import Counts, Multiplicative, over
 from yozh.agents.values import C51, Expected, ImplicitQuantile, QuantileRegression
-from yozh.core import YozhError
+from yozh.core import Spec, TimeStep, Unroll, YozhError
 from yozh.environments import probes
 from yozh.environments.classic import CartPole
-from yozh.networks import MLP
+from yozh.networks import MLP, forward
 from yozh.networks.noisy import Factorised, Independent
 from yozh.runners import fused
 from yozh.settings import build, describe
+from yozh.spaces import Box, Discrete
 
 BETA = Linear(0.4, 1.0, 0.8)
 
@@ -102,6 +104,25 @@ def test_values_come_out_true(name: str):
     agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, **ALONE[name])
     run, _ = train(agent, probes.Later(), 1500)
     np.testing.assert_allclose(values(agent, run, jnp.asarray([[0.0], [1.0]])), [0.9, 1.0], atol=0.1)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_the_target_is_the_formulas(double: bool, monkeypatch: pytest.MonkeyPatch):
+    """`losses.q_target` and `double_q_target`, which are held against rlax, of the two networks."""
+    monkeypatch.setattr(DQN, "descend", lambda self, state, batch, key: (state, batch))
+    agent, spec = DQN(double=double, gamma=0.9, torso=MLP((8,)), reward=Scaled(2.0)), Spec(Box((3,)), Discrete(4))
+    state = agent.init(jax.random.key(0), spec)
+    state = eqx.tree_at(lambda s: s.target, state, agent.init(jax.random.key(1), spec).net)
+    rng = np.random.default_rng(0)
+    obs, reward, discount = (jnp.asarray(x, jnp.float32) for x in (rng.normal(size=(2, 30, 3)), rng.normal(size=(2, 30)), rng.integers(2, size=(2, 30))))  # fmt: skip
+    no, one = jnp.zeros((2, 30), bool), jnp.zeros(30, jnp.int32)
+    batch = Unroll(TimeStep(obs, reward, discount, no, no), jnp.zeros((2, 30), jnp.int32), {}, (), one, jnp.ones(30))
+    _, (_, _, target) = agent.learn(state, batch, jax.random.key(2))
+    online, fixed = (forward(net, obs[1], (), no[1])[0][..., 0] for net in (state.net, state.target))
+    assert (jnp.argmax(online, -1) != jnp.argmax(fixed, -1)).any()
+    given = 2.0 * reward[1], 0.9 * discount[1]
+    expected = losses.double_q_target(*given, online, fixed) if double else losses.q_target(*given, fixed)
+    np.testing.assert_allclose(target.outcomes.worth[:, 0], expected, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -8,7 +8,10 @@ import pytest
 from scipy import stats
 
 from tests.test_stores import B, unrolls
-from yozh.core import TimeStep, Unroll, YozhError
+from yozh import losses
+from yozh.core import Spec, TimeStep, Unroll, YozhError
+from yozh.networks import MLP, QNetwork
+from yozh.spaces import Box, Discrete
 from yozh.stores import PrioritisedReplay, Replay
 from yozh.stores.prioritised import Priorities
 from yozh.stores.ranks import Ranks
@@ -34,10 +37,14 @@ def tail(u: Unroll) -> tuple:
     return u.action, u.extras, u.memory, u.version, u.weight
 
 
-def given(to: PrioritisedReplay, state: Priorities, seed: int = 0) -> tuple[Priorities, np.ndarray]:
-    """With random priorities for all windows there are, and those priorities by place."""
-    places = np.flatnonzero(np.asarray(state.masses.levels[0]))
-    priority = np.random.default_rng(seed).gamma(1.0, size=len(places)).astype(np.float32) + 0.01
+def given(
+    to: PrioritisedReplay, state: Priorities, seed: int = 0, *, apart: bool = False
+) -> tuple[Priorities, np.ndarray]:
+    """With random priorities for all windows there are, and those priorities by place; if asked for, so far apart that none
+    shares its rank."""
+    places, rng = np.flatnonzero(np.asarray(state.masses.levels[0])), np.random.default_rng(seed)
+    priority = 1.05 ** rng.permutation(len(places)) if apart else rng.gamma(1.0, size=len(places)) + 0.01
+    priority = priority.astype(np.float32)
     state = eqx.filter_jit(to.feedback)(state, jnp.asarray(places, jnp.int32), jnp.asarray(priority))
     known = np.zeros(len(state.masses.levels[0]))
     known[places] = priority
@@ -83,12 +90,12 @@ def test_sums_find_numbers_as_often_as_they_are_large(n: int):
 @pytest.mark.parametrize("kind", ["proportional", "rank"])
 def test_frequencies(kind: str):
     to = store(kind=kind)
-    state, priority = given(to, filled(to, [5] * 3))
+    state, priority = given(to, filled(to, [5] * 3), apart=True)
     rank = stats.rankdata(-priority[priority > 0])
     mass = priority**0.7
     if kind == "rank":
         mass[priority > 0] = rank**-0.7
-    _, places = drawn(to, state)
+    _, places = drawn(to, state, 1_000_000 // to.batch)
     assert fits(places, mass) > 0.01
     # a draw from each of equal parts of the mass varies less than independent draws
     top, share = mass.argmax(), mass.max() / mass.sum()
@@ -96,16 +103,26 @@ def test_frequencies(kind: str):
     assert counts.var() < 0.9 * 64 * share * (1 - share)
 
 
-def test_weights_make_the_mean_that_of_uniform_draws():
+def test_weights_make_the_mean_gradient_that_of_uniform_draws():
+    """Of the squared errors of a Q-network."""
     to = store(window=2)
     state, priority = given(to, filled(to, [5] * 3))
     batch, places = drawn(to, state)
     windows = np.flatnonzero(priority)
     np.testing.assert_allclose(batch.weight, (priority**0.7).sum() / len(windows) / priority[places] ** 0.7, rtol=1e-4)
-    value = np.sin(np.arange(len(priority)) * 1.7) + 1
-    assert abs(value[places].mean() / value[windows].mean() - 1) > 0.02, "unweighted it must differ"
-    weighted = (value[places] * np.asarray(batch.weight)).mean()
-    assert abs(weighted / value[windows].mean() - 1) < 0.01
+    found, once = np.unique(places, return_index=True)
+    assert (found == windows).all()
+    obs, aim = batch.step.obs[0, once] / 10, jnp.asarray(np.sin(1.7 * windows) + 1, jnp.float32)
+    net = QNetwork(MLP((8,)), None, Spec(Box((2,)), Discrete(3)), jax.random.key(0), actions=3, dueling=False)
+    slope = jax.vmap(jax.grad(lambda net, x, y: losses.squared(net(x, ())[0][1], y)), (None, 0, 0))(net, obs, aim)
+    slope = np.concatenate([np.reshape(x, (len(windows), -1)) for x in jax.tree.leaves(slope)], 1)
+    uniform = slope.mean(0)
+
+    def off(weight: np.ndarray) -> float:
+        share = np.bincount(places, weight, len(priority))[windows] / len(places)
+        return float(np.linalg.norm(share @ slope - uniform) / np.linalg.norm(uniform))
+
+    assert off(np.asarray(batch.weight)) < 0.01 and off(np.ones(len(places))) > 0.03
 
 
 @pytest.mark.parametrize("kind", ["proportional", "rank"])

@@ -88,6 +88,38 @@ def test_implicit_quantiles_find_those_of_a_normal():
     np.testing.assert_allclose(found.worth[inner], stats.norm.ppf(middles(32))[inner], atol=0.05)
 
 
+def test_fractions_are_embedded_by_cosines():
+    """f(ψ(s) ⊙ φ(τ)), written out (Dabney et al. 2018b, eq. 4)."""
+    spec = Spec(Box((3,)), Discrete(2))
+    net = ImplicitQuantile(4, 6).network(NET, spec, jax.random.key(0), actions=2, dueling=False)
+    obs, fraction = jnp.array([0.3, -0.2, 1.0]), np.array([0.1, 0.35, 0.6, 0.9], np.float32)
+    features = np.asarray(net.embed((obs, jnp.asarray(fraction)))[0])
+    weight, bias = np.asarray(net.cosines.weight), np.asarray(net.cosines.bias)
+    waves = np.cos(np.pi * np.arange(6) * fraction[:, None]) @ weight.T + bias
+    expected = np.stack([net.head(jnp.asarray(features * w, jnp.float32)) for w in np.maximum(waves, 0.0)], -1)
+    answer = forward(net, (obs[None], jnp.asarray(fraction)[None]), (), jnp.zeros(1, bool))[0][0]
+    assert answer.shape == (2, 4)
+    np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fractions_are_drawn_uniformly_and_spread_evenly_where_an_action_is_carried_out():
+    values, obs = ImplicitQuantile(5), jnp.zeros((4000, 3))
+    drawn, even = (values.question(obs, key)[1] for key in (jax.random.key(0), None))
+    assert drawn.shape == even.shape == (4000, 5) and (jnp.diff(drawn) >= 0).all()
+    assert stats.kstest(np.asarray(drawn).ravel(), "uniform").pvalue > 0.01
+    np.testing.assert_allclose(even[7], [0.1, 0.3, 0.5, 0.7, 0.9], rtol=1e-6)
+
+
+def test_what_is_said_of_a_high_fraction_is_drawn_up_by_as_much():
+    """Far below the target, an answer's slope is its fraction."""
+
+    def loss(answer):
+        return ImplicitQuantile(2).lesson(answer, ((), jnp.array([[0.1, 0.9]])), outcomes([[50.0]])).loss[0]
+
+    low, high = jax.grad(loss)(jnp.zeros((1, 2)))[0]
+    np.testing.assert_allclose(high / low, 9.0, rtol=1e-5)
+
+
 def test_lessons_are_least_for_the_target_itself():
     """Loss falls towards the target, the priority is 0 there, and clipping is counted."""
     values, support = C51(-1.0, 1.0, 5), np.linspace(-1, 1, 5)
@@ -250,16 +282,24 @@ def test_popart_moves_its_scale_and_not_its_answers(values, dueling: bool, noisy
 
     for far in (1.0, 300.0, -40.0):
         target = outcomes(far + 5 * jax.random.normal(jax.random.key(2), (50, 1)))
-        before, mean = said(net), float(net.mean)
+        before, mean, square = said(net), float(net.mean), float(net.square)
         net = scale.follow(net, target, weight)
         after = said(net)
         assert np.abs(after - before).max() <= 1e-5 * max(np.abs(before).max(), float(net.scale()[1]))
         np.testing.assert_allclose(net.mean, mean + 0.3 * (target.worth.mean() - mean), rtol=1e-4)
+        np.testing.assert_allclose(net.square, square + 0.3 * (jnp.square(target.worth).mean() - square), rtol=1e-4)
     sure = PopArt(1.0).follow(net, target, weight)
     np.testing.assert_allclose(sure.scale(), (target.worth.mean(), target.worth.std()), rtol=1e-2)
     encoded = scale.encode(sure, target.worth)
     np.testing.assert_allclose([encoded.mean(), encoded.std()], [0.0, 1.0], atol=0.02)
     np.testing.assert_allclose(Squashed().decode(net, Squashed().encode(net, target.worth)), target.worth, rtol=1e-3)
+
+
+def test_popart_knows_the_moments_of_distributions_that_count():
+    net = PopArt().install(Expected().network(NET, SPEC, jax.random.key(0), actions=1, dueling=False))
+    target = outcomes([[1.0, 3.0], [5.0, 7.0], [900.0, 900.0]], [[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
+    net = PopArt(1.0).follow(net, target, jnp.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose([net.mean, net.square], [(2.5 + 6.0) / 2, (7.0 + 37.0) / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
