@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 
 from yozh import networks
@@ -15,7 +16,6 @@ from yozh.agents import statistics
 from yozh.agents.declared import check_fields
 from yozh.agents.schedules import Counts, Schedule, within
 from yozh.agents.statistics import Running
-from yozh.agents.vectors import ravel
 from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, YozhError, concrete, require
 from yozh.networks.network import Network, initial_memory
 from yozh.stores import Episodes
@@ -94,7 +94,7 @@ class GradientAgent(Agent):
         net = self.network(spec, key)
         counts = Counts.zero()
         seen = statistics.observation_statistics(spec.observation) if self.normalise_observations else None
-        return State(net, None, self.optimiser(counts).init(ravel(net)[0]), seen, counts)
+        return State(net, None, self.optimiser(counts).init(ravel_pytree(net)[0]), seen, counts)
 
     def policy(self, state: State) -> Params:
         return Params(state.net, state.statistics, state.counts, state.noise)
@@ -128,7 +128,7 @@ class GradientAgent(Agent):
         """The network and the optimiser's memory after one step down `loss(net, state, batch, key)`."""
         value_and_grad = jax.value_and_grad(lambda net: loss(net, state, batch, key), has_aux=True)
         (found, (metrics, priority)), gradient = value_and_grad(state.net)
-        gradient, unravel = ravel(gradient)
+        gradient, unravel = ravel_pytree(gradient)
         norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
         finite = jnp.isfinite(found) & jnp.isfinite(norm)
         gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
