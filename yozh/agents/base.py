@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 
 from yozh import networks
@@ -80,7 +79,7 @@ class GradientAgent(Agent):
 
     @abc.abstractmethod
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        """Built from the hyper-parameters on every trace, never stored. It works on all weights as one vector."""
+        """Built from the hyper-parameters on every trace, never stored."""
 
     def after(self, state: State) -> State:
         """What follows an update: target networks."""
@@ -94,7 +93,7 @@ class GradientAgent(Agent):
         net = self.network(spec, key)
         counts = Counts.zero()
         seen = statistics.observation_statistics(spec.observation) if self.normalise_observations else None
-        return State(net, None, self.optimiser(counts).init(ravel_pytree(net)[0]), seen, counts)
+        return State(net, None, self.optimiser(counts).init(net), seen, counts)
 
     def policy(self, state: State) -> Params:
         return Params(state.net, state.statistics, state.counts, state.noise)
@@ -128,13 +127,14 @@ class GradientAgent(Agent):
         """The network and the optimiser's memory after one step down `loss(net, state, batch, key)`."""
         value_and_grad = jax.value_and_grad(lambda net: loss(net, state, batch, key), has_aux=True)
         (found, (metrics, priority)), gradient = value_and_grad(state.net)
-        gradient, unravel = ravel_pytree(gradient)
-        norm = jnp.sqrt(jnp.dot(gradient, gradient))  # a product, since XLA adds up a sum one by one
+        # products, since XLA adds up a sum one by one
+        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
         finite = jnp.isfinite(found) & jnp.isfinite(norm)
-        gradient = jnp.where(finite, gradient * jnp.minimum(1.0, self.max_gradient_norm / norm), 0.0)
+        scale = jnp.minimum(1.0, self.max_gradient_norm / norm)
+        gradient = jax.tree.map(lambda g: jnp.where(finite, g * scale, 0.0), gradient)
         with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integer powers
             updates, memory = optimiser.update(gradient, memory)
-        net = jax.tree.map(jnp.add, state.net, self.pace(unravel(updates)))
+        net = jax.tree.map(jnp.add, state.net, self.pace(updates))
         return net, memory, Report(metrics | {"loss": found, "gradient_norm": norm}, finite, priority)
 
     def see(self, params: Params | State, step: TimeStep) -> PyTree:

@@ -14,7 +14,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from yozh.agents.base import State
@@ -83,7 +82,7 @@ class PPG(PPO):
         def update(state: State, minibatch: Samples) -> tuple[State, Report]:
             return self.descend(state, minibatch, None, self.auxiliary_loss)
 
-        fresh = self.optimiser(state.counts).init(ravel_pytree(state.net)[0])
+        fresh = self.optimiser(state.counts).init(state.net)
         start = eqx.tree_at(lambda s: s.optimiser, state, fresh)
         minibatches = self.policy_phases * self.minibatches
         done, reports = samples.passes(update, start, self.auxiliary_epochs, minibatches, key)

@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import networks, returns, spaces
@@ -166,7 +165,7 @@ class QProp(ActorCriticAgent):
             raise YozhError(f"qprop takes Box actions, not {what}; qac takes Discrete ones, a2c and ppo take any")
         state = with_target(super().init(key, spec))
         q = ActionValue(self.torso, None, spec, jax.random.fold_in(key, 2), widths=self.critic_widths)
-        memory = self.critic_optimiser(state.counts).init(ravel_pytree(q)[0])
+        memory = self.critic_optimiser(state.counts).init(q)
         critic = Critic(q, jax.tree.map(jnp.copy, q), memory)
         return eqx.tree_at(lambda s: s.critic, state, critic, is_leaf=lambda x: x is None)
 

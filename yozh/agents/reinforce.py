@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from yozh import networks
@@ -110,7 +109,7 @@ class REINFORCE(ActorCriticAgent):
         state = super().init(key, spec)
         if self.fit is None:
             return state
-        fresh = self.fit.optimiser.init(ravel_pytree(state.net)[0])
+        fresh = self.fit.optimiser.init(state.net)
         return eqx.tree_at(lambda s: s.critic, state, fresh, is_leaf=lambda x: x is None)
 
     def optimiser(self, counts: Counts) -> optax.GradientTransformation:
