@@ -197,7 +197,7 @@ def test_a_value_beside_the_policy_changes_nothing_else():
     """Policy and value of the wrapped network are those of the network."""
     spec = Spec(Box((3,)), Discrete(2))
     inner = ActorCritic(Auto((4,)), None, spec, jax.random.key(0), shared=False)
-    wrapped = Phasic.of(inner, spec, jax.random.key(0))
+    wrapped = Phasic.of(inner, spec, jax.random.key(0), "orthogonal")
     said, more = wrapped(jnp.ones(3), ((), ()))[0], dataclasses.replace(wrapped, tells=True)(jnp.ones(3), ((), ()))[0]
     assert (said[0].logits == inner(jnp.ones(3), ((), ()))[0][0].logits).all() and len(said) == 2 and len(more) == 3
 

@@ -11,9 +11,24 @@ import pytest
 from yozh import networks, spaces
 from yozh.agents import A2C
 from yozh.core import Spec, YozhError
-from yozh.networks import CNN, GRU, LSTM, MLP, ActorCritic, Auto, QNetwork, Ready, forward, unroll
+from yozh.networks import (
+    CNN,
+    GRU,
+    LSTM,
+    MLP,
+    ActionValue,
+    ActorCritic,
+    Auto,
+    PolicyNetwork,
+    QNetwork,
+    Ready,
+    forward,
+    unroll,
+)  # fmt: skip
+from yozh.networks.hindsight import Hindsight
 from yozh.networks.layers import conv, linear
 from yozh.networks.network import initial_memory
+from yozh.networks.phasic import Phasic
 from yozh.networks.torsos import as_blueprint, flat_size, flatten
 from yozh.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
@@ -114,6 +129,31 @@ def test_orthogonal_initialisation():
     np.testing.assert_allclose(jnp.linalg.norm(net.value.weight), 1.0, rtol=1e-4)
 
 
+def test_heads_begin_as_their_torso_does():
+    """A switch for the whole network: PyTorch's uniform numbers in every layer, or orthogonal ones; those of a torso that does not say."""
+    spec, real = Spec(Box((3,)), Discrete(2)), Spec(Box((3,)), Box((2,)))
+
+    def heads(torso: Any) -> list[Any]:
+        torso, key = as_blueprint(torso), jax.random.key(0)
+        both = ActorCritic(torso, None, spec, key, shared=False)
+        each = ActorCritic(torso, None, spec, key, shared=True, actions=2)
+        said = Hindsight(torso, None, spec, key, actions=2, units=5, returns=False)
+        q, policy = ActionValue(torso, None, real, key, widths=(7,)), PolicyNetwork(torso, None, real, key)
+        tells = Phasic.of(both, spec, key, torso.heads).auxiliary
+        return [both.policy.layer, both.value, each.value, said.earned, said.chosen, said.outcome, *q.joint.layers, q.value,
+                policy.policy.layer, tells]  # fmt: skip
+
+    def mine(space: Any, key: jax.Array) -> Any:
+        return Auto().build(space, key)
+
+    for layer in heads(Auto(init="uniform")):
+        bound = 1 / np.sqrt(layer.weight.shape[1])
+        for x in (layer.weight, layer.bias):
+            assert 0.3 * bound < np.abs(x).max() <= bound
+    for layer in heads(Auto()) + heads(mine):
+        assert (layer.bias == 0).all()
+
+
 def test_dueling_ignores_a_shift_of_all_advantages():
     spec = Spec(Box((3,)), Discrete(4))
     net = QNetwork(MLP((8,)), None, spec, jax.random.key(0), actions=4, dueling=True)
@@ -185,6 +225,8 @@ def test_what_cannot_be_built_is_refused():
         ActorCritic(Auto(), None, Spec(Box((3,)), Dict.of({"a": Discrete(2)})), jax.random.key(0), shared=True)
     with pytest.raises(YozhError, match="finite bounds"):
         ActorCritic(Auto(), None, Spec(Box((3,)), Box((1,))), jax.random.key(0), shared=True, squash=True)
+    with pytest.raises(YozhError, match="only continuous actions are squashed, not MultiBinary"):
+        ActorCritic(Auto(), None, Spec(Box((3,)), MultiBinary(2)), jax.random.key(0), shared=True, squash=True)
 
 
 def test_names():

@@ -57,7 +57,7 @@ class PPG(PPO):
     def network(self, spec: Spec, key: Key[Array, ""]) -> Phasic:
         net = super().network(spec, key)
         assert isinstance(net, ActorCritic)
-        return Phasic.of(net, spec, key)
+        return Phasic.of(net, spec, key, self.torso.heads)
 
     def learn(self, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[State, Report]:
         policy_key, phase_key = jax.random.split(key)

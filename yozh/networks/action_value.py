@@ -32,7 +32,7 @@ class ActionValue(Network):
     action: spaces.Box = static()
 
     def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *,
-                 widths: tuple[int, ...] = (64,), activation: str = "relu", init: str = "orthogonal", norm: bool = False):  # fmt: skip
+                 widths: tuple[int, ...] = (64,), activation: str = "relu", norm: bool = False):  # fmt: skip
         """`widths`: units of the layers in which features and action meet; with none, `()`, the value is linear in the action."""
         if not isinstance(spec.action, spaces.Box):
             raise YozhError(
@@ -41,8 +41,8 @@ class ActionValue(Network):
         t, j, v = jax.random.split(key, 3)
         self.trunk = Trunk(torso, core, spec, t)
         size = self.trunk.size(spec) + math.prod(spec.action.shape)
-        self.joint = Perceptron(size, widths, j, activation=activation, init=init, norm=norm)
-        self.value = linear((size, *widths)[-1], 1, v, init=init, gain=1.0)
+        self.joint = Perceptron(size, widths, j, activation=activation, init=torso.heads, norm=norm)
+        self.value = linear((size, *widths)[-1], 1, v, init=torso.heads, gain=1.0)
         self.action = spec.action
 
     def embed(self, obs: tuple[PyTree, Float[Array, "..."]]) -> tuple[Array, Array]:

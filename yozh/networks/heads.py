@@ -34,6 +34,8 @@ class PolicyHead(eqx.Module):
                 takes = "Discrete, MultiDiscrete, MultiBinary or one-dimensional float Box actions"
                 raise YozhError(f"a policy takes {takes}, not {spaces.describe(space)}")
         continuous = isinstance(space, spaces.Box)
+        if squash and not continuous:
+            raise YozhError(f"only continuous actions are squashed, not {spaces.describe(space)}; use squash=False")
         if continuous and squash and not space.bounded:
             raise YozhError(
                 f"a squashed policy needs finite bounds, and {spaces.describe(space)} has none; use squash=False"

@@ -44,9 +44,9 @@ class Hindsight(Network):
         self.actor_critic = ActorCritic(torso, core, spec, a, shared=False)
         self.trunk = Trunk(torso, core, spec, t)
         size = self.trunk.size(spec)
-        self.earned = linear(size, actions, e, init="orthogonal", gain=0.01)
-        self.chosen = linear(size, units, c, init="orthogonal", gain=1.0)
-        self.outcome = linear(1 if returns else size, units, o, init="orthogonal", gain=1.0)
+        self.earned = linear(size, actions, e, init=torso.heads, gain=0.01)
+        self.chosen = linear(size, units, c, init=torso.heads, gain=1.0)
+        self.outcome = linear(1 if returns else size, units, o, init=torso.heads, gain=1.0)
         zero = linear(units, actions, w, init="orthogonal", gain=1.0)
         self.answer = eqx.tree_at(lambda m: m.weight, zero, jnp.zeros_like(zero.weight))
         self.returns = returns

@@ -75,7 +75,7 @@ class PolicyNetwork(Network):
     def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *, squash: bool = False):  # fmt: skip
         t, p = jax.random.split(key)
         self.trunk = Trunk(torso, core, spec, t)
-        self.policy = PolicyHead(spec.action, self.trunk.size(spec), p, init="orthogonal", squash=squash, log_std=0.0)
+        self.policy = PolicyHead(spec.action, self.trunk.size(spec), p, init=torso.heads, squash=squash, log_std=0.0)
 
     def embed(self, obs: PyTree) -> Array:
         return self.trunk.torso(obs)
@@ -100,8 +100,7 @@ class ActorCritic(Network):
     actions: int | None = eqx.field(static=True)
 
     def __init__(self, torso: Blueprint, core: CoreBlueprint | None, spec: Spec, key: Key[Array, ""], *,
-                 shared: bool, init: str = "orthogonal", squash: bool = False, log_std: float = 0.0,
-                 actions: int | None = None):  # fmt: skip
+                 shared: bool, squash: bool = False, log_std: float = 0.0, actions: int | None = None):  # fmt: skip
         """`actions`: so many that each has a value; the second answer is then `[actions]`."""
         require(
             not (spec.legal and isinstance(spec.action, spaces.Box)),
@@ -111,8 +110,8 @@ class ActorCritic(Network):
         self.actor = Trunk(torso, core, spec, a)
         self.critic = None if shared else Trunk(torso, core, spec, c)
         size = self.actor.size(spec)
-        self.policy = PolicyHead(spec.action, size, p, init=init, squash=squash, log_std=log_std)
-        self.value = linear(size, actions or 1, v, init=init, gain=1.0)
+        self.policy = PolicyHead(spec.action, size, p, init=torso.heads, squash=squash, log_std=log_std)
+        self.value = linear(size, actions or 1, v, init=torso.heads, gain=1.0)
         self.actions = actions
 
     def embed(self, obs: PyTree) -> PyTree:

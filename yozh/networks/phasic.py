@@ -19,8 +19,8 @@ class Phasic(Network):
     tells: bool = eqx.field(static=True, default=False)
 
     @classmethod
-    def of(cls, inner: ActorCritic, spec: Spec, key: Key[Array, ""]) -> "Phasic":
-        return cls(inner, linear(inner.actor.size(spec), 1, jax.random.fold_in(key, 1), init="orthogonal", gain=1.0))
+    def of(cls, inner: ActorCritic, spec: Spec, key: Key[Array, ""], init: str) -> "Phasic":
+        return cls(inner, linear(inner.actor.size(spec), 1, jax.random.fold_in(key, 1), init=init, gain=1.0))
 
     def embed(self, obs: PyTree) -> PyTree:
         return self.inner.embed(obs)

@@ -26,6 +26,11 @@ Torso = Callable[[PyTree], Float[Array, " features"]]
 class Blueprint(eqx.Module):
     """How to build a torso."""
 
+    @property
+    def heads(self) -> str:
+        """How the layers of a policy, a value and an action's value begin that read its features."""
+        return "orthogonal"
+
     @abc.abstractmethod
     def build(self, space: spaces.Space, key: Key[Array, ""]) -> Torso:
         """A module that maps one observation of the space to a vector."""
@@ -85,7 +90,17 @@ def features(torso: Torso, space: spaces.Space) -> int:
     return jax.eval_shape(torso, jax.tree.map(jnp.asarray, spaces.zeros(space))).shape[0]
 
 
-class MLP(Blueprint):
+class _Layered(Blueprint):
+    """A blueprint that says how its layers begin."""
+
+    init: eqx.AbstractVar[str]
+
+    @property
+    def heads(self) -> str:
+        return self.init
+
+
+class MLP(_Layered):
     """Fully connected layers over the flattened observation; of a Dict or Tuple over each leaf, and a layer in which they
     meet."""
 
@@ -110,7 +125,7 @@ class MLP(Blueprint):
         return _Vector(layers, space)
 
 
-class CNN(Blueprint):
+class CNN(_Layered):
     """Convolutions, then fully connected layers. The channel axis is the shorter of the first and the last."""
 
     channels: tuple[int, ...] = static((32, 64, 64))
@@ -157,7 +172,7 @@ class CNN(Blueprint):
         return _Convolutional(tuple(layers), tuple(norms), head, channel_last, scale, self.activation)
 
 
-class Auto(Blueprint):
+class Auto(_Layered):
     """What the space asks for: the Nature CNN for large images, MinAtar's for small ones, an MLP for all else, and for a
     Dict or Tuple one torso a leaf and a layer in which they meet."""
 
