@@ -1,14 +1,20 @@
-"""Policy gradients of finite problems: the theorem against autodiff and enumeration, and every estimate against the theorem."""
+"""Policy gradients of finite problems: the theorem against autodiff and enumeration, every estimate against the theorem, and the losses of agents."""
 
+import dataclasses
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.test_tabular import random_mdp
-from yozh.core import YozhError
+from yozh.agents import A2C, REINFORCE
+from yozh.agents.estimators import GAE, Mean, NStep, RewardToGo, TotalReturn, Value, VTrace
+from yozh.core import Spec, TimeStep, Unroll, YozhError
+from yozh.networks import MLP
+from yozh.spaces import Discrete
 from yozh.tabular import (
     MDP,
     Softmax,
@@ -271,3 +277,99 @@ def test_mean_and_variance_of_generalised_advantages(lam: float):
     right, _ = generalised_advantage(MDP3, CHANCES, JUDGED.value, GAMMA, lam)
     np.testing.assert_allclose(right, JUDGED.advantage, atol=1e-10)
     assert np.abs(mean[:3] - JUDGED.advantage[:3]).max() > 0.5
+
+
+def layered() -> MDP:
+    """Sessions of three steps, whose chances under policies of quarters are whole multiples of 1/512."""
+    p = np.zeros((7, 2, 7))
+    p[:2, 0, 2:4], p[:2, 1, 2], p[2:4, 0, 5], p[2:4, 1, 4:6], p[4:, :, 6] = 0.5, 1.0, 1.0, 0.5, 1.0
+    return MDP.of(p, np.random.default_rng(1).normal(size=(7, 2)), terminal=(6,), start=[0.5, 0.5, 0, 0, 0, 0, 0])
+
+
+LAYERS, QUARTERS = layered(), np.array([[1, 3], [3, 1], [2, 2], [1, 3], [3, 1], [2, 2], [2, 2]]) / 4
+TABLE, LOGITS = Softmax.table(LAYERS), np.log(QUARTERS)
+OTHERS = np.full((7, 2), 0.5)
+
+
+def every_session(acting: np.ndarray) -> Unroll:
+    """A batch that holds each session as often as it comes in 512 of a policy: its mean is the expectation."""
+    went = []
+
+    def go(chance: float, path: list[tuple[int, int, float]]) -> None:
+        s = path[-1][0]
+        if LAYERS.terminal[s]:
+            went.extend([path] * round(512 * chance))
+            return
+        for a, t in itertools.product(range(2), range(7)):
+            if LAYERS.transition[s, a, t]:
+                move = [*path[:-1], (s, a, path[-1][2]), (t, 0, float(LAYERS.reward[s, a]))]
+                go(chance * float(acting[s, a] * LAYERS.transition[s, a, t]), move)
+
+    for s in (0, 1):
+        go(0.5, [(s, 0, 0.0)])
+    assert len(went) == 512
+    state, action, reward = np.array(went).transpose(2, 1, 0)
+    state, action = state.astype(np.int32), action.astype(np.int32)
+    ends, times = state == 6, np.arange(4)[:, None] + np.zeros((4, 512))
+    step = TimeStep(state, reward.astype(np.float32), 1 - ends.astype(np.float32), times == 0, ends)
+    said = np.log(acting).astype(np.float32)[state, action]
+    batch = Unroll(
+        step, action, {"log_prob": said}, (((), ()), None), np.zeros(512, np.int32), np.ones(512, np.float32)
+    )
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def ascent(agent: REINFORCE | A2C, value: np.ndarray, acting: np.ndarray) -> np.ndarray:
+    """Where the agent's own loss moves the logits, `[S, A]`, with a table for a policy and for V."""
+    agent = dataclasses.replace(agent, torso=MLP(()), normalise_observations=False)
+    state = agent.init(jax.random.key(0), Spec(Discrete(7), Discrete(2), horizon=3))
+    at = lambda n: (n.policy.layer.weight, n.value.weight)  # noqa: E731
+    net = eqx.tree_at(at, state.net, (jnp.float32(LOGITS.T), jnp.float32(value[None])))
+    batch = every_session(acting)
+    slope = jax.grad(lambda net: agent.loss(net, state, (batch, batch.step.reward), None)[0])(net)
+    return -np.asarray(slope.policy.layer.weight).T
+
+
+RIGHT, WRONG = "right", "wrong"
+BY_REINFORCE = {
+    "total": (TotalReturn(), WRONG), "total less mean": (TotalReturn(Mean()), WRONG), "to go": (RewardToGo(), WRONG),
+    "to go less mean": (RewardToGo(Mean()), WRONG), "to go less any V": (RewardToGo(Value()), WRONG), "TD": (NStep(1), RIGHT),
+    "two steps": (NStep(2), RIGHT), "all steps": (NStep(3), WRONG), "GAE": (GAE(0.7), RIGHT), "GAE(1), any V": (GAE(1.0), WRONG),
+    "V-trace": (VTrace(), WRONG), "V-trace, λ": (VTrace(0.7), RIGHT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_REINFORCE)
+def test_the_loss_of_reinforce_goes_along_the_exact_gradient(name: str):
+    """With every estimator of `yozh.agents.estimators`, over all sessions there are. Those that bootstrap need the right V."""
+    estimator, known = BY_REINFORCE[name]
+    judged = discounted(LAYERS, QUARTERS, 0.8)
+    value = judged.value if known == RIGHT else np.arange(7) * 0.7 - 1
+    # the total return holds the theorem's discount already
+    agent = REINFORCE(estimator=estimator, gamma=0.8, discount_states=not isinstance(estimator, TotalReturn), horizon=3)
+    exact = gradient(TABLE, LOGITS.ravel(), judged).reshape(7, 2)
+    np.testing.assert_allclose(ascent(agent, value, QUARTERS), exact, atol=1e-5)
+    assert np.abs(exact).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    "estimator", [NStep(1), NStep(3), GAE(0.7), VTrace()], ids=["TD", "all steps", "GAE", "V-trace"]
+)
+def test_the_loss_of_a2c_goes_along_the_exact_gradient(estimator):
+    """It is a mean over steps, of which a session has three."""
+    judged = discounted(LAYERS, QUARTERS, 1.0)
+    found = 3 * ascent(A2C(estimator=estimator, gamma=1.0, length=3), judged.value, QUARTERS)
+    np.testing.assert_allclose(found, gradient(TABLE, LOGITS.ravel(), judged).reshape(7, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_vtrace_goes_along_the_exact_gradient_where_others_acted(lam: float):
+    """By its ratios, as long as they are not clipped; in the states that the others came to. Who does not look at ratios does not."""
+    judged = discounted(LAYERS, QUARTERS, 1.0)._replace(visits=occupancy(LAYERS, OTHERS, 1.0))
+    exact = gradient(TABLE, LOGITS.ravel(), judged).reshape(7, 2)
+
+    def found(estimator):
+        return 3 * ascent(A2C(estimator=estimator, gamma=1.0, length=3), judged.value, OTHERS)
+
+    np.testing.assert_allclose(found(VTrace(lam, rho_clip=9.0, c_clip=9.0)), exact, atol=1e-5)
+    assert np.abs(found(GAE(lam)) - exact).max() > 0.05

@@ -54,10 +54,11 @@ class REINFORCE(ActorCriticAgent):
     gamma: Float[Array, ""] = leaf(0.99)
     """Discount of one step."""
     estimator: Estimator = RewardToGo(Value())
-    """Ψ: `TotalReturn(baseline)`, `RewardToGo(baseline)`, `NStep(n)`, `GAE(lam)` or `VTrace()`; a baseline is `Nothing()`,
-    `Mean()` or `Value()`."""
+    """Ψ: `TotalReturn(baseline)`, `RewardToGo(baseline)`, `NStep(n)`, `GAE(lam)` or `VTrace(lam)`; a baseline is `Nothing()`,
+    `Mean()` or `Value()`. Each batch is learnt from once, by the policy that acted: V-trace has no ratio to correct here, and is the λ-return."""
     discount_states: bool = static(False)
-    """Weigh the t-th step of an episode by γ^t: the theorem's exact form, which most programs leave out."""
+    """Weigh the t-th step of an episode by γ^t: the theorem's exact form, which most programs leave out. `TotalReturn` holds it already,
+    and is unbiased without."""
     normalise_advantage: bool = static(False)
     """Within each batch."""
     value_coefficient: Float[Array, ""] = leaf(0.5)
