@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Key
 
 from tests.contract import SMALL, STEPS, batched, learnt, train, vary
 from tests.test_contract import returns, values
@@ -18,15 +19,17 @@ from yozh.agents.heads import Hyperbolic
 from yozh.agents.optimisers import RMSProp
 from yozh.agents.risks import CVaR, MeanVariance, Wang
 from yozh.agents.sampling import Prioritised, Uniform
-from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scaled, Squashed
+from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scale, Scaled, Squashed
 from yozh.agents.schedules import Counts, Multiplicative, over
 from yozh.agents.values import C51, Expected, ImplicitQuantile, QuantileRegression
-from yozh.core import Spec, TimeStep, Unroll, YozhError
+from yozh.core import Env, Spec, TimeStep, Unroll, YozhError, static
 from yozh.environments import probes
+from yozh.environments.batched import Vectorised
+from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole
 from yozh.networks import MLP, forward
 from yozh.networks.noisy import Factorised, Independent
-from yozh.runners import fused
+from yozh.runners import evaluation, fused
 from yozh.settings import build, describe
 from yozh.spaces import Box, Discrete
 
@@ -130,6 +133,45 @@ def test_popart_learns_where_rewards_are_a_thousand_times_larger():
     agent = dataclasses.replace(SMALL["dqn"].probe, learning_rate=3e-3, reward=Scaled(1000.0), scale=PopArt(0.01))
     run, _ = train(agent, probes.Later(), 1500)
     np.testing.assert_allclose(values(agent, run, jnp.asarray([[0.0], [1.0]])), [900.0, 1000.0], rtol=0.1)
+
+
+class Copies(Env):
+    """Catch, with its own rewards or with a thousand times these: which, is drawn when an episode opens, and seen."""
+
+    which: int | None = static(None)
+    """Always this one, if it is given."""
+    inner: Catch = Catch()
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(Box((52,)), Discrete(3), horizon=9)
+
+    def reset(self, key: Key[Array, ""]) -> tuple[Any, TimeStep]:
+        draw, key = jax.random.split(key)
+        which = jax.random.randint(draw, (), 0, 2) if self.which is None else jnp.int32(self.which)
+        state, step = self.inner.reset(key)
+        return (which, state), self.seen(which, step)
+
+    def step(self, state: Any, action: Array, key: Key[Array, ""]) -> tuple[Any, TimeStep]:
+        which, state = state
+        state, step = self.inner.step(state, action, key)
+        return (which, state), self.seen(which, step)
+
+    def seen(self, which: Array, step: TimeStep) -> TimeStep:
+        obs = jnp.concatenate([step.obs.ravel(), jax.nn.one_hot(which, 2)])
+        return eqx.tree_at(lambda s: (s.obs, s.reward), step, (obs, step.reward * jnp.where(which == 1, 1000.0, 1.0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scale", "small"), [(Squashed(), True), (PopArt(0.01), False)], ids=["squashed", "popart"])
+def test_two_copies_in_one_network_whose_rewards_differ_a_thousandfold(scale: Scale, small: bool):
+    """PopArt has one scale for all that a network says: of the returns' deviation the small copy is a thousandth."""
+    agent = over(dataclasses.replace(presets.find("dqn", "Catch").agent, scale=scale), 90_000)
+    run, _ = train(agent, Copies(), 90_000 // (agent.streams * agent.unroll))
+    params = agent.policy(run.state)
+    mean = [evaluation.evaluate(agent, params, Vectorised(Copies(i), 20), episodes=200, seed=1)["mean_return"] for i in (0, 1)]  # fmt: skip
+    assert mean[1] / 1000 >= 0.9
+    assert (mean[0] >= 0.9) == small
 
 
 @pytest.mark.slow
