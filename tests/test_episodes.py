@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.contract import NET, cartpole, train
-from yozh.agents import A2C, PPO, REINFORCE, VPG
+from yozh.agents import A2C, HCA, PPO, QAC, REINFORCE, VPG, QProp
 from yozh.agents.base import State
 from yozh.agents.estimators import GAE, Mean, Nothing, NStep, RewardToGo, TotalReturn, Value, VTrace
 from yozh.agents.reinforce import Regression
-from yozh.core import Report, Spec, TimeStep, Unroll, YozhError
+from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError
 from yozh.environments import make, probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import CartPole
@@ -21,7 +21,7 @@ from yozh.losses import weighted_mean
 from yozh.runners import evaluation, fused
 from yozh.runners.hosted import Hosted
 from yozh.spaces import Box, Discrete
-from yozh.stores import Episodes
+from yozh.stores import Episodes, Replay
 
 LENGTHS = [[3, 1, 4, 2, 6, 1, 2, 7, 3], [2, 2, 5, 1, 1, 1, 9, 2, 4, 2], [8, 1, 1, 3, 2, 5, 4, 4]]
 """Transitions of the episodes of three streams, one after the other."""
@@ -253,6 +253,12 @@ def test_what_cannot_work_is_refused():
         PPO(estimator=RewardToGo())
     with pytest.raises(YozhError, match="lam lies in"):
         VTrace(1.5)
+    with pytest.raises(YozhError, match=r"rho_clip must be positive, not 0.0"):
+        VTrace(rho_clip=0.0)
+    with pytest.raises(YozhError, match=r"c_clip must not be negative, and is -1.0"):
+        VTrace(c_clip=-1.0)
+    with pytest.raises(YozhError, match=r"lam lies in \[0, 1\], not \[0.5 1.5\]"):
+        GAE(jnp.array([0.5, 1.5]))
     with pytest.raises(YozhError, match="vpg: there is no value to fit"):
         VPG(estimator=RewardToGo())
     with pytest.raises(YozhError, match="vpg: a value that is fitted apart"):
@@ -262,6 +268,22 @@ def test_what_cannot_work_is_refused():
         REINFORCE().init(jax.random.key(0), endless)
     with pytest.raises(YozhError, match="set horizon=501"):
         REINFORCE().init(jax.random.key(0), dataclasses.replace(endless, horizon=501))
+
+
+@pytest.mark.parametrize("kind", [A2C, REINFORCE, QAC, HCA])
+def test_what_older_policies_did_is_refused(kind: type):
+    """An agent that learns only from what its present policy does, with a replay for a store."""
+
+    class Old(kind):
+        @property
+        def experience(self) -> Experience:
+            return Experience(streams=8, unroll=8, store=Replay(1000, 8, 8))
+
+    with pytest.raises(
+        YozhError, match=r"old: .*present policy did, and Replay hands out|(qac|hca): .*and Replay hands out"
+    ):
+        Old()
+    QProp()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 import yozh
 from yozh.agents import PPO
-from yozh.agents.estimators import GAE
+from yozh.agents.estimators import GAE, NStep
 from yozh.agents.on_policy import Samples
 from yozh.agents.penalties import Adaptive, Fixed
 from yozh.agents.scales import Clipped
@@ -118,6 +118,30 @@ def test_the_first_ratio_is_one():
     assert metrics.report["clip_fraction"] == 0 and abs(float(metrics.report["kl"])) < 1e-10
 
 
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_updates_end_before_the_one_that_finds_the_divergence_too_large(stop: int):
+    settings = SMALL | dict(epochs=3, minibatches=2, learning_rate=3e-2)
+    agent, env = over(PPO(**settings), 100), Vectorised(CartPole(), 2)
+    state = fused.init(agent, env, jax.random.key(0))
+    _, unroll = rollout(agent, agent.policy(state.state), env, state.sim, 16, jnp.int32(0), jax.random.key(1))
+    state, samples = agent.samples(state.state, unroll, None)
+
+    def update(state, minibatch):
+        new, report = agent.descend(state, minibatch, None)
+        return new, (report.metrics["kl"], state.net)
+
+    key = jax.random.key(2)
+    _, (kl, before) = samples.passes(update, state, 3, 2, key)
+    kl = np.asarray(kl).ravel()
+    target = kl[stop] / 1.5 * 0.999
+    first = int(np.argmax(kl > 1.5 * target))
+    done, _ = dataclasses.replace(agent, target_kl=target).learn(state, unroll, key)
+    assert int(done.counts.updates) == first > 0
+    expected = jax.tree.map(lambda x: x.reshape(6, *x.shape[2:])[first], before)
+    for one, two in zip(jax.tree.leaves(done.net), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+
+
 def test_rewards_are_clipped_before_anything_is_made_of_them():
     agent = over(PPO(**SMALL | dict(scale_rewards=True), reward=Clipped(0.25), estimator=GAE(1.0), gamma=1.0), 100)
     env = Vectorised(CartPole(), 2)
@@ -137,6 +161,10 @@ def test_what_does_not_go_together_is_refused():
         ({"clip": None, "clip_value": True}, "ppo: clip_value goes with a clip, and clip is none"),
         ({"dual_clip": 1.0}, "ppo: dual_clip must be above 1, not 1.0"),
         ({"penalty": -1.0}, "penalty.beta must not be negative, and is -1.0"),
+        ({"clip": 0.0}, "ppo: clip must be positive, not 0.0"),
+        ({"clip": jnp.array([0.2, -0.2])}, r"ppo: clip must be positive, not \[ 0.2 -0.2\]"),
+        ({"target_kl": -0.01}, "ppo: target_kl must be positive, not -0.01"),
+        ({"estimator": NStep(500)}, "ppo: unrolls of 128 steps are shorter than n = 500"),
     ):
         with pytest.raises(YozhError, match=message):
             PPO(**settings)

@@ -21,8 +21,11 @@ from yozh.tabular import (
     TDLambda,
     action_values,
     control,
+    discounted,
+    estimates,
     evaluate,
     follow,
+    generalised_advantage,
     learn,
     linear,
     n_step,
@@ -88,6 +91,31 @@ def test_values_by_hand():
         evaluate(mdp, np.array([[1.0, 0.0], [1.0, 0.0]]), 1.0)
     with pytest.raises(YozhError, match="did not come to rest in 100 sweeps"):
         value_iteration(mdp, 1.0, sweeps=100)
+
+
+def test_a_discount_and_a_trace_are_shares():
+    mdp, policy, key = problems.chain(), np.full((5, 2), 0.5), jax.random.key(0)
+    trajectory = follow(mdp, policy, 4, key)
+    for call in (
+        lambda gamma: evaluate(mdp, policy, gamma),
+        lambda gamma: value_iteration(mdp, gamma),
+        lambda gamma: policy_iteration(mdp, gamma),
+        lambda gamma: discounted(mdp, policy, gamma),
+        lambda gamma: linear(trajectory, np.eye(5), gamma),
+        lambda gamma: control(QLearning(), mdp, gamma=gamma, steps=4, key=key),
+        lambda gamma: estimates.sessions(mdp, policy, gamma, np.zeros(5), policy, steps=4, batch=2, key=key),
+        lambda gamma: generalised_advantage(mdp, policy, np.zeros(5), gamma, 0.5),
+    ):
+        for gamma in (1.5, -0.1, np.nan):
+            with pytest.raises(YozhError, match=rf"gamma lies in \[0, 1\], not {gamma}"):
+                call(gamma)
+    for refused in (
+        lambda: TDLambda(lam=1.2),
+        lambda: generalised_advantage(mdp, policy, np.zeros(5), 0.9, 1.2),
+    ):
+        with pytest.raises(YozhError, match=r"lam lies in \[0, 1\], not 1.2"):
+            refused()
+    jax.vmap(lambda lam: TDLambda(lam=lam).lam)(jnp.array([0.1, 0.9]))
 
 
 def test_the_walk_is_worth_what_it_is():

@@ -275,6 +275,22 @@ def concrete(x: Any) -> bool:
     return not callable(x) and not isinstance(x, Tracer) and jnp.ndim(x) == 0
 
 
+def check_share(name: str, x: Any) -> None:
+    """Refuses a number outside [0, 1], or an array with one; what is being traced passes."""
+    _check(x, lambda x: (x >= 0) & (x <= 1), f"{name} lies in [0, 1]")
+
+
+def check_positive(name: str, x: Any) -> None:
+    """Refuses a number that is not above 0, or an array with one; what is being traced passes."""
+    _check(x, lambda x: x > 0, f"{name} must be positive")
+
+
+def _check(x: Any, test: Callable[[Any], Any], says: str) -> None:
+    if not callable(x) and not isinstance(x, Tracer):
+        numbers = np.asarray(x)
+        require(test(numbers).all(), lambda: f"{says}, not {numbers}")
+
+
 def require(ok: bool | Any, message: str | Callable[[], str]) -> None:
     """Raises `YozhError(message)` unless `ok`."""
     if not ok:

@@ -68,11 +68,6 @@ class A2C(ActorCriticAgent):
             require(getattr(self, name) > 0, f"a2c: {name} must be positive, not {getattr(self, name)}")
         rate = self.critic_rate
         require(not concrete(rate) or rate >= 0, lambda: f"a2c: critic_rate must not be negative, and is {rate}")
-        if isinstance(self.estimator, NStep):
-            require(
-                self.estimator.n <= self.length,
-                f"a2c: unrolls of {self.length} steps are shorter than n = {self.estimator.n}",
-            )
 
     @property
     def experience(self) -> Experience:

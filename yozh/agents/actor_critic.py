@@ -1,21 +1,20 @@
 """What actor-critics share: acting with a policy and a value, and the scale of rewards."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.base import FRESH, GradientAgent, Params, State, check_store
 from yozh.agents.estimators import Estimator
 from yozh.agents.statistics import Running
-from yozh.core import AnyArray, Spec, TimeStep, Unroll, require
+from yozh.core import AnyArray, Spec, Store, TimeStep, Unroll
 from yozh.networks import ActorCritic, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
 from yozh.networks.noisy import Noise, as_noise, perturbed
-from yozh.stores import Episodes
 
 N = TypeVar("N", bound=Network)
 
@@ -30,13 +29,13 @@ class ActorCriticAgent(GradientAgent):
     squash: eqx.AbstractVar[bool]
     scale_rewards: eqx.AbstractVar[bool]
     noisy: eqx.AbstractVar[Noise | bool | None]
+    stores: ClassVar[tuple[type[Store], ...]] = FRESH
+    """Where what it learns from may wait."""
 
     def __check_init__(self) -> None:
-        kind, store = type(self.estimator).__name__, self.experience.store
-        require(
-            not self.estimator.whole or isinstance(store, Episodes),
-            f"{type(self).__name__.lower()}: {kind} needs whole episodes, and unrolls of fixed length cut them; use reinforce, or GAE(1.0)",
-        )
+        name = type(self).__name__.lower()
+        check_store(name, self.experience.store, self.stores)
+        self.estimator.check(name, self.experience)
 
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network:
         net, noise = (

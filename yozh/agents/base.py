@@ -15,9 +15,9 @@ from yozh.agents import statistics
 from yozh.agents.declared import check_fields
 from yozh.agents.schedules import Counts, Schedule, within
 from yozh.agents.statistics import Running
-from yozh.core import Agent, AnyArray, Report, Spec, TimeStep, Unroll, YozhError, concrete, require
+from yozh.core import Agent, AnyArray, Report, Spec, Store, TimeStep, Unroll, YozhError, concrete, require
 from yozh.networks.network import Network, initial_memory
-from yozh.stores import Episodes
+from yozh.stores import Episodes, Latest, Phase
 
 
 class Params(eqx.Module):
@@ -176,4 +176,16 @@ def check_horizon(name: str, spec: Spec, room: int) -> None:
     require(
         longest <= room,
         f"{name}: episodes may take {longest} steps, and there is room for {room}; set horizon={longest}",
+    )
+
+
+FRESH = (Latest, Phase, Episodes)
+"""Stores that hand out what the present policy did, and no more."""
+
+
+def check_store(name: str, store: Store, allowed: tuple[type[Store], ...] = FRESH) -> None:
+    """Refuses a store that hands out what older policies did."""
+    require(
+        isinstance(store, allowed),
+        f"{name}: it learns from what its present policy did, and {type(store).__name__} hands out what older ones did; use acer or dqn",
     )

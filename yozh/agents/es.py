@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from yozh import networks, returns
 from yozh.agents.base import GradientAgent, Params, State, acquainted, check_horizon
 from yozh.agents.directions import Differences, Directions, Ranks, Top
-from yozh.agents.schedules import Counts, Schedule, schedule
+from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.statistics import normalise
-from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, leaf, require, static
+from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, check_positive, leaf, require, static
 from yozh.networks import Auto, Blueprint, Network, PolicyNetwork
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import initial_memory
@@ -69,6 +69,8 @@ class ES(GradientAgent):
         name = type(self).__name__.lower()
         for field in ("streams", "length", "horizon"):
             require(getattr(self, field) > 0, f"{name}: {field} must be positive, not {getattr(self, field)}")
+        if isinstance(self.sigma, Constant):
+            check_positive(f"{name}: sigma", self.sigma.value)
         self.directions.check(self.streams)
 
     @property

@@ -2,6 +2,9 @@
 
 From the lectures' first form to their last, each with less variance than the one before: `TotalReturn`, `RewardToGo`, the
 same less a baseline (`Mean`, `Value`), `NStep`, `GAE`; `VTrace` where another policy acted.
+
+A learnt Q(s, a) is none of them: all take a value of states, as does every agent that they are a part of, and a Q needs a critic that
+answers for actions, a target of its own and discrete actions. So it is an agent, `QAC`.
 """
 
 import abc
@@ -12,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yozh import returns
-from yozh.core import Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Unroll, check_positive, check_share, concrete, leaf, require, static
 from yozh.losses import weighted_mean
+from yozh.stores import Episodes
 
 Rewards = Float[Array, "T1 B"]
 """Of the T+1 steps of an unroll, raw or scaled."""
@@ -36,6 +40,13 @@ class Estimator(eqx.Module):
         """Whether it uses the value, which must then be learnt."""
         return True
 
+    def check(self, name: str, experience: Experience) -> None:
+        """Refuses experience that it makes nothing of, for the agent of this name."""
+        require(
+            not self.whole or isinstance(experience.store, Episodes),
+            f"{name}: {type(self).__name__} needs whole episodes, and unrolls of fixed length cut them; use reinforce, or GAE(1.0)",
+        )
+
     @abc.abstractmethod
     def __call__(self, unroll: Unroll, reward: Rewards, value: Rewards, gamma: Float[Array, ""], ratio: Float[Array, "T B"] | None = None) -> Estimate:  # fmt: skip
         """From the T+1 steps of an unroll, their rewards and their values. `ratio`: how much likelier the actions are now than
@@ -49,7 +60,7 @@ class GAE(Estimator):
     """λ: 0 is the one-step TD error, 1 the Monte-Carlo return minus the value."""
 
     def __check_init__(self) -> None:
-        _check_lambda(self.lam)
+        check_share("estimator.lam", self.lam)
 
     def __call__(self, unroll: Unroll, reward: Rewards, value: Rewards, gamma: Float[Array, ""], ratio: Float[Array, "T B"] | None = None) -> Estimate:  # fmt: skip
         _, discount_t, lam_t, weight = returns.segment(unroll, gamma, self.lam)
@@ -64,6 +75,12 @@ class NStep(Estimator):
 
     def __check_init__(self) -> None:
         require(self.n > 0, f"estimator.n must be positive, not {self.n}")
+
+    def check(self, name: str, experience: Experience) -> None:
+        require(
+            isinstance(experience.store, Episodes) or self.n <= experience.unroll,
+            f"{name}: unrolls of {experience.unroll} steps are shorter than n = {self.n}",
+        )
 
     def __call__(self, unroll: Unroll, reward: Rewards, value: Rewards, gamma: Float[Array, ""], ratio: Float[Array, "T B"] | None = None) -> Estimate:  # fmt: skip
         _, discount_t, lam_t, weight = returns.segment(unroll, gamma, 1.0)
@@ -84,7 +101,10 @@ class VTrace(Estimator):
     """Of the ratio in the trace: it says how quickly."""
 
     def __check_init__(self) -> None:
-        _check_lambda(self.lam)
+        check_share("estimator.lam", self.lam)
+        check_positive("estimator.rho_clip", self.rho_clip)
+        clip = self.c_clip
+        require(not concrete(clip) or clip >= 0, lambda: f"estimator.c_clip must not be negative, and is {clip}")
 
     def __call__(self, unroll: Unroll, reward: Rewards, value: Rewards, gamma: Float[Array, ""], ratio: Float[Array, "T B"] | None = None) -> Estimate:  # fmt: skip
         _, discount_t, lam_t, weight = returns.segment(unroll, gamma, self.lam)
@@ -157,7 +177,3 @@ class RewardToGo(MonteCarlo):
 
     def returned(self, to_go: Float[Array, "T B"]) -> Float[Array, "T B"]:
         return to_go
-
-
-def _check_lambda(lam: Array) -> None:
-    require(not concrete(lam) or 0 <= lam <= 1, lambda: f"estimator.lam lies in [0, 1], not {lam}")

@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from yozh import networks, returns, spaces
-from yozh.agents.base import GradientAgent, Params, State
+from yozh.agents.base import GradientAgent, Params, State, check_store
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
@@ -94,6 +94,7 @@ class HCA(GradientAgent):
     """Steps T of each stream in one update; better longer than an episode than shorter. Work grows with its square by states."""
 
     def __check_init__(self) -> None:
+        check_store("hca", self.experience.store)
         for name in ("units", "streams", "length"):
             require(getattr(self, name) > 0, f"hca: {name} must be positive, not {getattr(self, name)}")
         require(self.by in ("states", "returns"), f"hca: by is states or returns, not {self.by!r}")

@@ -24,8 +24,8 @@ from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.on_policy import OnPolicyAgent, Samples
 from yozh.agents.penalties import Penalty, as_penalty
 from yozh.agents.scales import Raw, Rewards
-from yozh.agents.schedules import Counts, Schedule, as_schedule, schedule
-from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
+from yozh.agents.schedules import Constant, Counts, Schedule, as_schedule, schedule
+from yozh.core import Experience, Report, Spec, Unroll, check_positive, concrete, leaf, require, static
 from yozh.losses import clipped_value, explained_variance, kl_k3, ppo_clip, ppo_dual_clip, squared, weighted_mean
 from yozh.networks import Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
@@ -63,7 +63,8 @@ class PPO(OnPolicyAgent):
     """Global norm to which gradients are clipped."""
     adam_epsilon: Float[Array, ""] = leaf(1e-5)
     target_kl: Float[Array, ""] | None = eqx.field(default=None, converter=_optional)
-    """Leave the rest of the unroll's updates out once the KL to the acting policy passes 1.5 times this; None never does."""
+    """Leave the rest of the unroll's updates out once the KL to the acting policy, on a minibatch before its update, passes 1.5 times
+    this; that update is the first that is not applied. None leaves none out."""
     torso: Blueprint = eqx.field(default=Auto(), converter=as_blueprint)
     core: CoreBlueprint | None = None
     """`GRU(size)` or `LSTM(size)` for a recurrent policy."""
@@ -96,6 +97,10 @@ class PPO(OnPolicyAgent):
         name, most = type(self).__name__.lower(), self.dual_clip
         for field, asked in (("dual_clip", most is not None), ("clip_value", self.clip_value)):
             require(self.clip is not None or not asked, f"{name}: {field} goes with a clip, and clip is none")
+        if isinstance(self.clip, Constant):
+            check_positive(f"{name}: clip", self.clip.value)
+        if self.target_kl is not None:
+            check_positive(f"{name}: target_kl", self.target_kl)
         require(
             most is None or not concrete(most) or most > 1, lambda: f"{name}: dual_clip must be above 1, not {most}"
         )
@@ -119,8 +124,8 @@ class PPO(OnPolicyAgent):
             state, go = carry
             new, report = self.descend(state, minibatch, noise)
             if self.target_kl is not None:
-                new = jax.tree.map(lambda n, o: jnp.where(go, n, o), new, state)
                 go = go & (report.metrics["kl"] <= 1.5 * self.target_kl)
+                new = jax.tree.map(lambda n, o: jnp.where(go, n, o), new, state)
             return (new, go), report
 
         start = (state, jnp.ones((), bool))

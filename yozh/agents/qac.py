@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from yozh import returns
 from yozh.agents.actor_critic import critic_scaled
 from yozh.agents.actor_q import ActorQAgent, expected
-from yozh.agents.base import State
+from yozh.agents.base import State, check_store
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Unroll, concrete, leaf, require, static
 from yozh.losses import action_baseline, explained_variance, policy_gradient, select, squared, weighted_mean
@@ -64,6 +64,7 @@ class QAC(ActorQAgent):
     """Steps T of each stream in one update."""
 
     def __check_init__(self) -> None:
+        check_store("qac", self.experience.store)
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"qac: {name} must be positive, not {getattr(self, name)}")
         require(

@@ -131,6 +131,8 @@ class QProp(ActorCriticAgent):
     length: int = static(16)
     """Steps T of each stream in one unroll, and in one window of replay."""
 
+    stores = (FreshReplay,)
+
     def __check_init__(self) -> None:
         for name in ("critic_steps", "batch", "streams", "length"):
             require(getattr(self, name) > 0, f"qprop: {name} must be positive, not {getattr(self, name)}")

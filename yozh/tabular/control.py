@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from yozh import losses
-from yozh.core import leaf
+from yozh.core import check_share, leaf
 from yozh.distributions import masked
 from yozh.tabular.mdp import MDP, Trajectory, choose
 
@@ -76,6 +76,7 @@ def control(method: Method, mdp: MDP, *, gamma: Any, steps: int, key: Key[Array,
     `features` are `[S, d]` (a table if left out), `first` the weights at the beginning. The next action is chosen before the
     weights change, as SARSA needs it.
     """
+    check_share("gamma", gamma)
     x = jnp.eye(mdp.states) if features is None else jnp.asarray(features, jnp.float32)
     legal = jnp.asarray(mdp.legal)
 

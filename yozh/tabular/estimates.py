@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from yozh import returns
-from yozh.core import AnyArray
+from yozh.core import AnyArray, check_share
 from yozh.losses import weighted_mean
 from yozh.tabular.mdp import MDP, Trajectory, follow
 
@@ -40,6 +40,7 @@ Estimate = Callable[[Sessions], Float[Array, "T B"]]
 def sessions(mdp: MDP, policy: Float[AnyArray, "S A"], gamma: float, value: Float[AnyArray, " S"], q: Float[AnyArray, "S A"], *,
              steps: int, batch: int, key: Key[Array, ""]) -> tuple[Trajectory, Sessions]:  # fmt: skip
     """So many sessions of a policy, cut after `steps`; `value` and `q` are what is thought of states and actions."""
+    check_share("gamma", gamma)
     went = jax.vmap(lambda key: follow(mdp, policy, steps, key), out_axes=1)(jax.random.split(key, batch))
     weight = _before(went.discount_t)
     v, q = jnp.asarray(value, jnp.float32), jnp.asarray(q, jnp.float32)

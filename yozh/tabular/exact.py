@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from yozh.core import YozhError, require
+from yozh.core import YozhError, check_share, require
 from yozh.tabular.mdp import MDP
 
 SAME = 1e-12
@@ -25,6 +25,7 @@ def evaluate(mdp: MDP, policy: Float[np.ndarray, "S A"], gamma: float) -> Float[
 
     Raises `YozhError` where it is not finite: gamma 1, and no end in reach.
     """
+    check_share("gamma", gamma)
     p = np.einsum("sa,sat->st", policy, mdp.transition)
     try:
         value = np.linalg.solve(np.eye(mdp.states) - gamma * p, (policy * mdp.reward).sum(1))
@@ -38,6 +39,7 @@ def evaluate(mdp: MDP, policy: Float[np.ndarray, "S A"], gamma: float) -> Float[
 def value_iteration(mdp: MDP, gamma: float, *, tolerance: float = 1e-12, sweeps: int = 1_000_000) -> Float[np.ndarray, " S"]:  # fmt: skip
     """`v ← max_a q(·, a)` until it is within `tolerance` of the value of the best policy, relative to the largest; `YozhError` after
     too many sweeps (with gamma 1 a change smaller than that is taken for the end)."""
+    check_share("gamma", gamma)
     value, bound = np.zeros(mdp.states), gamma / (1 - gamma) if gamma < 1 else 1.0
     for _ in range(sweeps):
         value, before = action_values(mdp, value, gamma).max(1), value

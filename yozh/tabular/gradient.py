@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from yozh.core import YozhError, require
+from yozh.core import YozhError, check_share, require
 from yozh.tabular.exact import action_values, evaluate
 from yozh.tabular.mdp import MDP
 
@@ -128,6 +128,8 @@ def natural_gradient(policy: Softmax, theta: Float[np.ndarray, " d"], judged: Ju
 def generalised_advantage(mdp: MDP, policy: Float[np.ndarray, "S A"], value: Float[np.ndarray, " S"], gamma: float, lam: float) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:  # fmt: skip
     """Mean and variance of `A = δ + γ λ A'`, `δ = r + γ V(s') - V(s)` (Schulman et al. 2016, eq. 16), after each state and action, for
     any V, right or wrong, in sessions without a cut: `[S, A]` each."""
+    check_share("gamma", gamma)
+    check_share("lam", lam)
     p, value = np.asarray(mdp.transition), np.where(mdp.terminal, 0.0, value)
     fall = gamma * lam
     delta = np.where(mdp.legal, mdp.reward, 0.0)[..., None] + gamma * value - value[:, None, None]

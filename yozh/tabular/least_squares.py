@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
-from yozh.core import require
+from yozh.core import check_share, require
 from yozh.tabular.mdp import MDP
 
 Features = Float[np.ndarray, "S A d"]
@@ -67,6 +67,7 @@ class Seen:
 def lsvi(features: Features, legal: Bool[np.ndarray, "S A"], seen: Seen, *, gamma: float, sweeps: int,
          bonus: float | Float[np.ndarray, "S A"] = 0.0, ceiling: float = np.inf) -> Float[np.ndarray, "S A"]:  # fmt: skip
     """Q after so many sweeps from 0, minus infinity where an action is not legal."""
+    check_share("gamma", gamma)
     value = np.zeros(len(features))
     q = np.where(legal, 0.0, -np.inf)
     for _ in range(sweeps):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yozh import returns
-from yozh.core import leaf, require
+from yozh.core import check_share, leaf, require
 from yozh.tabular.mdp import Trajectory
 
 
@@ -32,6 +32,7 @@ class Steps(NamedTuple):
 def linear(trajectory: Trajectory, features: Any, gamma: Any, ratio: Any = None) -> Steps:
     """The transitions with features `[S, d]` in the place of states (`np.eye(S)` for a table); `ratio [S, A]` says how much more
     often the policy that is valued takes an action than the one that acted."""
+    check_share("gamma", gamma)
     x = jnp.asarray(features, jnp.float32)
     ones = jnp.ones_like(trajectory.reward_t)
     weight = ones if ratio is None else jnp.asarray(ratio, jnp.float32)[trajectory.state_tm1, trajectory.action_tm1]
@@ -83,6 +84,9 @@ class TDLambda(Rule):
 
     alpha: Float[Array, ""] = leaf(0.1)
     lam: Float[Array, ""] = leaf(0.9)
+
+    def __check_init__(self) -> None:
+        check_share("lam", self.lam)
 
     def change(self, now: Weights, step: Steps) -> Weights:
         trace = step.ratio_tm1 * (now.aid + step.x_tm1)
