@@ -1,5 +1,6 @@
 """What README.md promises, run: its Python, its commands, its options."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from yozh import agents
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +37,22 @@ def modules(folder: Path) -> None:
     for block in blocks("python"):
         if name := re.match(r"# (\w+\.py)\n", block):
             (folder / name[1]).write_text(block)
+
+
+PAGES = {"a2c": "a2c", "reinforce": "reinforce vpg", "hca": "hca", "es": "es ars finitedifferences", "acer": "acer qac", "ppo": "ppo",
+         "mdpo_off_policy": "offpolicymdpo", "trpo": "trpo npg", "mdpo": "mdpo", "qprop": "qprop", "ppo ppg": "ppg"}  # fmt: skip
+
+
+@pytest.mark.parametrize("pages", PAGES)
+def test_a_page_names_every_argument_and_shows_a_picture(pages: str):
+    folder = ROOT / "docs" / "algorithms"
+    text = "".join((folder / f"{page}.md").read_text() for page in pages.split())
+    for name in PAGES[pages].split():
+        assert not [f.name for f in dataclasses.fields(agents.names()[name]) if f"`{f.name}`" not in text]
+    shown = re.findall(r"!\[.+\]\((.+)\)", text)
+    linked = re.findall(r"\]\(([\w/.]+\.(?:md|svg))\)", text)
+    assert all((folder / path).exists() for path in {*shown, *linked})
+    assert shown or pages == "mdpo_off_policy"
 
 
 @pytest.mark.slow
