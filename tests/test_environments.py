@@ -334,14 +334,14 @@ def test_missing_package_says_how_to_get_it(monkeypatch):
     with pytest.raises(YozhError, match=r"pip install 'yozh\[envpool\]'"):
         make("Pong-v5", backend="envpool")
     with pytest.raises(YozhError, match=r"pip install 'yozh\[gymnax\]'"):
-        make("Breakout-MinAtar")
+        make("Asterix-MinAtar")
     assert make("Acrobot-v1", 2).backend == "gymnasium"
 
 
 def test_names_tell_backends():
     known = names()
     assert known["CartPole-v1"] == ("jax", "envpool", "gymnasium")
-    assert known["Catch"] == ("jax",) and known["Breakout-MinAtar"] == ("jax",)
+    assert known["Catch"] == ("jax",) and known["Breakout-MinAtar"] == known["Asterix-MinAtar"] == ("jax",)
     assert "gymnasium" in known["LunarLander-v3"]
 
 

@@ -29,7 +29,12 @@ class Sequences(eqx.Module):
     def shuffled(self: S, n: int, key: Key[Array, ""]) -> S:
         """`n` minibatches `[n, T, B/n, ...]` that cover every sequence once."""
         order = shuffle(key, self.weight.shape[1]).reshape(n, -1)
-        parts = jax.tree.map(lambda x: jnp.moveaxis(x[:, order], 1, 0), eqx.tree_at(lambda s: s.memory, self, ()))
+
+        def dealt(x: Array) -> Array:
+            """`[T, B, ...]` to `[n, T, B/n, ...]`; of one step without moving an axis, which XLA copies though nothing moves."""
+            return x[0][order][:, None] if x.shape[0] == 1 else jnp.moveaxis(x[:, order], 1, 0)
+
+        parts = jax.tree.map(dealt, eqx.tree_at(lambda s: s.memory, self, ()))
         return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[order], self.memory))
 
     def passes(self: S, update: Callable[[C, S], tuple[C, Any]], carry: C, epochs: int, minibatches: int, key: Key[Array, ""]) -> tuple[C, Any]:  # fmt: skip

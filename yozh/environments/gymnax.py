@@ -19,7 +19,6 @@ from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transitio
 
 IDS = {
     "Asterix-MinAtar": "minatar.asterix.MinAsterix",
-    "Breakout-MinAtar": "minatar.breakout.MinBreakout",
     "Freeway-MinAtar": "minatar.freeway.MinFreeway",
     "SpaceInvaders-MinAtar": "minatar.space_invaders.MinSpaceInvaders",
     "Acrobot-v1": "classic_control.acrobot.Acrobot",

@@ -11,6 +11,7 @@ from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
 from yozh.environments import atari, gymnax, probes
 from yozh.environments.bank import Bank
 from yozh.environments.batched import Vectorised
+from yozh.environments.breakout import Breakout
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole, Pendulum
 from yozh.environments.deep_sea import DeepSea
@@ -23,6 +24,7 @@ BACKENDS = ("jax", "envpool", "gymnasium")
 
 PURE: dict[str, Callable[..., Env]] = {
     "Bank": Bank,
+    "Breakout-MinAtar": Breakout,
     "CartPole-v1": CartPole,
     "Catch": Catch,
     "DeepSea": DeepSea,
