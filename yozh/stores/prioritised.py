@@ -91,15 +91,17 @@ class PrioritisedReplay(Store):
         return Unroll(step, action, extras, (), jnp.zeros(self.batch, jnp.int32), weight), place
 
     def feedback(self, state: Priorities, handle: Int[Array, " batch"], priority: Float[Array, " batch"] | None) -> Priorities:  # fmt: skip
-        """A window that was drawn twice takes the first one's priority."""
+        """A window that was drawn twice takes the larger priority."""
         if priority is None:
             return state
-        first = jnp.argmax(handle[:, None] == handle[None], -1).astype(jnp.int32)
-        once = first == jnp.arange(len(handle), dtype=jnp.int32)
-        priority = jnp.maximum(priority, FLOOR)[first]
+        priority = jnp.where(state.masses[handle] > 0, jnp.maximum(priority, FLOOR), 0.0)
+        once = jnp.ones(handle.shape, bool)
+        if state.ranks is not None:
+            same = handle[:, None] == handle[None]
+            priority = jnp.where(same, priority[None], 0.0).max(-1)
+            once = jnp.argmax(same, -1) == jnp.arange(len(handle))
         largest = jnp.maximum(state.largest, priority.max())
-        state = self._write(state, handle, jnp.where(state.masses[handle] > 0, priority, 0.0), once)
-        return eqx.tree_at(lambda s: s.largest, state, largest)
+        return eqx.tree_at(lambda s: s.largest, self._write(state, handle, priority, once), largest)
 
     def forget(self, state: Priorities) -> Priorities:
         """Without the oldest transition of every stream: where steps are kept elsewhere, these may go before their time."""
@@ -120,7 +122,8 @@ class PrioritisedReplay(Store):
 
     def _draw(self, state: Priorities, key: Key[Array, ""], n: int) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
         """Places of windows, one from each of `n` equal parts of the mass, and their weights."""
-        place = state.masses.find((jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key, (n,))) / n)
+        within, digits = jax.random.uniform(key, (2, n))
+        place = state.masses.find((jnp.arange(n, dtype=jnp.float32) + within) / n, digits)
         windows = ((state.ring.filled - self.window + 1) * state.ring.streams).astype(jnp.float32)
         return place, state.masses.total() / (windows * state.masses[place])
 

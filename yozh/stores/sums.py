@@ -45,26 +45,34 @@ class Sums(eqx.Module):
         return self.levels[-1].sum()
 
     def put(self, place: Int[Array, " k"], x: Float[Array, " k"]) -> "Sums":
-        """With new numbers; where a place comes twice, so does its number."""
-        levels = [self.levels[0].at[place].set(x)]
+        """With new numbers; where a place comes twice, the larger one."""
+        levels = [
+            self.levels[0].at[place].set(0.0 * x).at[place].max(x)
+        ]  # of x: what reads the old numbers comes before
         for level in self.levels[1:]:
             place = place // WIDTH
             sums = levels[-1].reshape(-1, WIDTH)[place].sum(-1)
             levels.append(level.at[place].set(sums))
         return Sums(tuple(levels))
 
-    def find(self, share: Float[Array, " k"]) -> Int[Array, " k"]:
-        """Where the running sum of the numbers passes this share of the total, in [0, 1); never at a number that is 0."""
+    def find(self, share: Float[Array, " k"], digits: Float[Array, " k"]) -> Int[Array, " k"]:
+        """Where the running sum of the numbers passes this share of the total, in [0, 1); never at a number that is 0.
+
+        A share of 24 bits cannot tell apart the last few of a million numbers. `digits`, in [0, 1), are what stands behind its last
+        one, and count where few numbers are left.
+        """
         place = jnp.zeros(share.shape, jnp.int32)
-        rest = share * self.total()
+        rest, unit = share * self.total(), self.total() * np.float32(2**-24)
         for level in reversed(self.levels):
             block = level.reshape(-1, WIDTH)[place]
+            rest = rest + digits * unit if level is self.levels[0] else rest
             # a product with a triangle: a running sum of so few numbers takes longer
             reach = jnp.matmul(block, jnp.asarray(np.triu(np.ones((WIDTH, WIDTH), np.float32))), precision=lax.Precision.HIGHEST)  # fmt: skip
             reach = jnp.where(block > 0, reach, 0.0)
             # rounding may put the rest beyond the block, whose last number is then meant
             rest = jnp.minimum(rest, reach.max(-1) * np.float32(1 - 2**-23))
-            child = jnp.argmax(reach > rest[:, None], -1).astype(jnp.int32)
+            number = jnp.arange(WIDTH, dtype=jnp.int32)[None]
+            child = jnp.where(reach > rest[:, None], number, WIDTH).min(-1)  # `argmax` takes three times as long
             before = jnp.take_along_axis(reach - block, child[:, None], -1)[:, 0]
             rest = jnp.maximum(rest - before, 0.0)
             place = place * WIDTH + child
