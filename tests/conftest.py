@@ -46,7 +46,7 @@ SELDOM = {
 """Tests of seconds or minutes, and the agents with which they are not left to `make thorough`."""
 PROBES = {"test_probe_values": "Later", "test_probe_policies": "Matched"}
 """Of these, other agents meet the hardest alone."""
-STUDIES = {"n_step_u", "iid"}
+STUDIES = {"n_step_u", "iid", "recall"}
 """Which take a minute or more."""
 
 

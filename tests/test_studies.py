@@ -30,6 +30,7 @@ from yozh.studies import (
     overestimation,
     poor_critic,
     popart_outlier,
+    recall,
     replay,
     risk,
     soft_divergence,
@@ -55,13 +56,14 @@ STUDIES = {
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),
     "poor_critic": (poor_critic, 10),
+    "recall": (recall, 2),
     "staleness": (staleness, None),
 }
 """With fewer repetitions than they have by themselves."""
 ENDS = {name: bank.METHODS[name] for name in ("finite differences", "actor-critic")}
 TWO = {name: iid.AGENTS[name] for name in ("16 streams × 5 steps", "1 stream × 80 steps")}
 SMALLER = {"bank": {"METHODS": ENDS}, "iid": {"AGENTS": TWO}, "deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
-LONG = {"bank", "iid", "n_step_u", "poor_critic"}
+LONG = {"bank", "iid", "n_step_u", "poor_critic", "recall"}
 
 NAMES = [*STUDIES, "annealing_noise", "blind_cliffwalk", "duplicated_actions", "overestimation", "popart_outlier", "replay", "risk",
          "soft_divergence"]  # fmt: skip
