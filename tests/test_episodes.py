@@ -253,7 +253,7 @@ def test_what_cannot_work_is_refused():
         PPO(estimator=RewardToGo())
     with pytest.raises(YozhError, match="lam lies in"):
         VTrace(1.5)
-    with pytest.raises(YozhError, match=r"rho_clip must be positive, not 0.0"):
+    with pytest.raises(YozhError, match=r"rho_clip must be positive, not 0"):
         VTrace(rho_clip=0.0)
     with pytest.raises(YozhError, match=r"c_clip must not be negative, and is -1.0"):
         VTrace(c_clip=-1.0)

@@ -142,6 +142,18 @@ def test_updates_end_before_the_one_that_finds_the_divergence_too_large(stop: in
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_the_policy_stays_near_the_one_that_acted():
+    """While CartPole is learnt: the approximate KL divergence, a mean over the updates of five unrolls."""
+    agent = over(PPO(torso=Auto((16,)), length=64, learning_rate=1e-3), 20_000)
+    runner = fused.Fused(agent, Vectorised(CartPole(), 8))
+    run, kl = runner.init(jax.random.key(0)), []
+    for _ in range(8):
+        run, metrics = runner.advance(run, 5)
+        kl.append(float(metrics.report["kl"]))
+    assert min(kl) > 1e-4 and max(kl) < 0.02
+    assert float(metrics.tally.returns) > 100 * int(metrics.tally.episodes) > 0
+
+
 def test_rewards_are_clipped_before_anything_is_made_of_them():
     agent = over(PPO(**SMALL | dict(scale_rewards=True), reward=Clipped(0.25), estimator=GAE(1.0), gamma=1.0), 100)
     env = Vectorised(CartPole(), 2)
@@ -161,7 +173,7 @@ def test_what_does_not_go_together_is_refused():
         ({"clip": None, "clip_value": True}, "ppo: clip_value goes with a clip, and clip is none"),
         ({"dual_clip": 1.0}, "ppo: dual_clip must be above 1, not 1.0"),
         ({"penalty": -1.0}, "penalty.beta must not be negative, and is -1.0"),
-        ({"clip": 0.0}, "ppo: clip must be positive, not 0.0"),
+        ({"clip": 0.0}, "ppo: clip must be positive, not 0"),
         ({"clip": jnp.array([0.2, -0.2])}, r"ppo: clip must be positive, not \[ 0.2 -0.2\]"),
         ({"target_kl": -0.01}, "ppo: target_kl must be positive, not -0.01"),
         ({"estimator": NStep(500)}, "ppo: unrolls of 128 steps are shorter than n = 500"),

@@ -288,7 +288,7 @@ def check_positive(name: str, x: Any) -> None:
 def _check(x: Any, test: Callable[[Any], Any], says: str) -> None:
     if not callable(x) and not isinstance(x, Tracer):
         numbers = np.asarray(x)
-        require(test(numbers).all(), lambda: f"{says}, not {numbers}")
+        require(test(numbers).all(), lambda: f"{says}, not {numbers if numbers.ndim else format(numbers, 'g')}")
 
 
 def require(ok: bool | Any, message: str | Callable[[], str]) -> None:
