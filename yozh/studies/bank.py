@@ -4,8 +4,8 @@
 
 - finite differences: `g_i = (J(θ + ε e_i) - J(θ)) / ε`, each J a mean of sampled months;
 - policy gradient: `Σ_t ∇log π(a_t|s_t) w_t`, w the profit of the month that is paid at its end; the profits still to come (G), of
-  loans that are settled one by one from here on; G less its mean; G - V(s), V linear, fitted to G; and the actor-critic's
-  `r + V(s') - V(s)`, whose V learns by TD.
+  loans that are settled one by one from here on; Q(s, a), linear for either answer, fitted to G; G less its mean; G - V(s), V linear,
+  fitted to G; Q(s, a) - V(s); and the actor-critic's `r + V(s') - V(s)`, whose V learns by TD.
 
 What the best policy earns is known by dynamic programming.
 """
@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from yozh import returns
 from yozh.environments.bank import Bank
+from yozh.losses import select
 from yozh.studies.study import Check, Outcome, drawn, main, panels
 from yozh.tabular import estimates
 from yozh.tabular.estimates import Estimate, Sessions
@@ -31,6 +32,8 @@ BANK = Bank()
 UPDATES, MONTHS, RATE, EPSILON, CRITIC_RATE = 300, 14, 0.05, 0.5, 0.1
 SIZE = BANK.weights.shape[-1] + 3
 Theta = Float[Array, " n"]
+Critic = Float[Array, "3 n"]
+"""Linear in φ: V, and Q of either answer."""
 
 
 class Month(NamedTuple):
@@ -65,8 +68,8 @@ def months(bank: Bank, theta: Theta, n: int, key: Key[Array, ""], greedy: bool =
 
 
 def finite_differences(
-    bank: Bank, theta: Theta, v: Theta, key: Key[Array, ""]
-) -> tuple[Theta, Theta, Float[Array, ""]]:
+    bank: Bank, theta: Theta, v: Critic, key: Key[Array, ""]
+) -> tuple[Theta, Critic, Float[Array, ""]]:
     """As many months as the others have, shared among `J(θ)` and `J(θ + ε e_i)`."""
     ways = jnp.concatenate([jnp.zeros((1, SIZE)), EPSILON * jnp.eye(SIZE)])
     keys, each = jax.random.split(key, SIZE + 1), MONTHS // (SIZE + 1)
@@ -74,42 +77,51 @@ def finite_differences(
     return (worth[1:] - worth[0]) / EPSILON, v, worth[0]
 
 
-def policy_gradient(estimate: Estimate, critic: str = "none") -> Callable[..., tuple[Theta, Theta, Float[Array, ""]]]:
-    """The gradient by an estimate, the weights of V after learning, and the mean profit. What a critic has learnt from these months
+def policy_gradient(estimate: Estimate, critic: str = "none") -> Callable[..., tuple[Theta, Critic, Float[Array, ""]]]:
+    """The gradient by an estimate, the critic after learning, and the mean profit. What a critic has learnt from these months
     is used from the next on."""
 
-    def step(bank: Bank, theta: Theta, v: Theta, key: Key[Array, ""]) -> tuple[Theta, Theta, Float[Array, ""]]:
+    def step(bank: Bank, theta: Theta, v: Critic, key: Key[Array, ""]) -> tuple[Theta, Critic, Float[Array, ""]]:
         went = months(bank, theta, MONTHS, key)
         x, one = went.seen, jnp.ones_like(went.reward_t)
         going = one.at[-1].set(0.0)
-        value = x @ v
+        value, q = x @ v[0], select(x @ v[1:].T, went.action)
         value_t = jnp.concatenate([value[1:], value[:1]]) * going
-        weight = estimate(Sessions(went.reward_t, going, one, value, value_t, value))
+        weight = estimate(Sessions(went.reward_t, going, one, value, value_t, q))
         score = (went.action.astype(jnp.float32) - jax.nn.sigmoid(x @ theta))[..., None] * x
         gradient = jnp.einsum("tb,tbn->n", weight, score) / MONTHS
         if critic == "returns":
             go = returns.discounted_return(went.reward_t, going, jnp.zeros(MONTHS))
-            flat = x.reshape(-1, SIZE)
-            v = jnp.linalg.solve(flat.T @ flat + 1e-3 * jnp.eye(SIZE), flat.T @ go.ravel())
+            flat, lent = x.reshape(-1, SIZE), went.action.ravel() == 1
+            v = jax.vmap(lambda of: fitted(flat, go.ravel(), of))(jnp.stack([lent | True, ~lent, lent]))
         elif critic == "TD":
             error = returns.td_error(went.reward_t, going, value, value_t)
-            v = v + CRITIC_RATE * jnp.einsum("tb,tbn->n", error, x) / error.size
+            v = v.at[0].add(CRITIC_RATE * jnp.einsum("tb,tbn->n", error, x) / error.size)
         return gradient, v, went.reward_t.sum(0).mean()
 
     return step
 
 
-METHODS: dict[str, tuple[bool, Callable[..., tuple[Theta, Theta, Float[Array, ""]]]]] = {
+def fitted(x: Float[Array, "N n"], worth: Float[Array, " N"], of: Bool[Array, " N"]) -> Theta:
+    """Least squares over those examples."""
+    mine = x.T * of.astype(x.dtype)
+    return jnp.linalg.solve(mine @ x + 1e-3 * jnp.eye(SIZE), mine @ worth)
+
+
+METHODS: dict[str, tuple[bool, Callable[..., tuple[Theta, Critic, Float[Array, ""]]]]] = {
     "finite differences": (True, finite_differences),
     "profit of the month": (True, policy_gradient(estimates.total_return)),
     "profit to come, G": (False, policy_gradient(estimates.reward_to_go)),
+    "Q(s, a)": (False, policy_gradient(estimates.action_value, "returns")),
     "G - mean": (False, policy_gradient(estimates.mean_baseline)),
     "G - V(s)": (False, policy_gradient(estimates.value_baseline, "returns")),
+    "Q(s, a) - V(s)": (False, policy_gradient(estimates.advantage, "returns")),
     "actor-critic": (False, policy_gradient(estimates.td_advantage, "TD")),
 }
 """Whether all is paid at the end of the month, and a step."""
-GAINS = 0.3, 0.05, -0.1, -0.1, 0.0
-"""What each method is to earn more while it learns than the one before; a baseline changes little where the sign of G does."""
+GAINS = 0.3, 0.05, -0.25, 0.0, -0.1, -0.2, 0.1
+"""What each method is to earn more while it learns than the one before; a baseline changes little where the sign of G does, and a Q of
+the months before says less of these than what they paid."""
 
 
 @functools.partial(jax.jit, static_argnames="name")
@@ -127,9 +139,8 @@ def learn(name: str, keys: Key[Array, " N"]) -> tuple[Float[Array, "N updates"],
 
     def one(key: Key[Array, ""]) -> tuple[Float[Array, " updates"], Float[Array, ""]]:
         nothing = jnp.zeros(SIZE)
-        (theta, *_), profits = jax.lax.scan(
-            update, (nothing, nothing, optimiser.init(nothing)), jax.random.split(key, UPDATES)
-        )
+        start = nothing, jnp.zeros((3, SIZE)), optimiser.init(nothing)
+        (theta, *_), profits = jax.lax.scan(update, start, jax.random.split(key, UPDATES))
         return profits, months(bank, theta, 1000, jax.random.fold_in(key, 1), greedy=True).reward_t.sum(0).mean()
 
     return jax.lax.map(one, keys)
