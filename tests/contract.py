@@ -23,7 +23,9 @@ from yozh.agents import (
     QAC,
     REINFORCE,
     TRPO,
+    VPG,
     Constant,
+    FiniteDifferences,
     Linear,
     OffPolicyMDPO,
     QProp,
@@ -234,6 +236,17 @@ SMALL: dict[str, Small] = {
         continuous=False, stores_policy=False, medley={"length": 16, "learning_rate": 1e-2, "entropy_coefficient": 0.03},
     ),
 }  # fmt: skip
+
+SMALL_VARIANTS: dict[str, Agent] = {
+    "vpg": VPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, horizon=40, fit=Regression(3), max_gradient_norm=0.1,
+               entropy_coefficient=0.01),
+    "finitedifferences": FiniteDifferences(learning_rate=Linear(1e-1, 0.0), sigma=Linear(0.3, 0.1), weight_decay=0.1, torso=NET,
+                                           max_gradient_norm=0.1, streams=4, length=4, horizon=12),
+}  # fmt: skip
+"""Agents of `SMALL` with other defaults, and perhaps another optimiser: what that could spoil is tried with them too."""
+UNUSED = {"vpg": [".value_coefficient"]}
+"""Numbers that mean nothing with the defaults: its value is fitted apart."""
+TRAINED = {name: small.agent for name, small in SMALL.items()} | SMALL_VARIANTS
 
 
 def train(agent: Agent, env: Env | BatchedEnv, turns: int, seed: int = 0) -> tuple[fused.Run, fused.Metrics]:
