@@ -56,7 +56,9 @@ CASES = {
     "ppo-breakout": Case(
         "ppo-breakout", "of_purejaxrl", "jax",
         PUREJAXRL | dict(ENV_NAME="Breakout-MinAtar", NUM_ENVS=64, NUM_MINIBATCHES=8, LR=5e-3, ACTIVATION="relu"),
-        1.5, 2_000_000, 1_000_000, "PureJaxRL's printing is switched off. " + RESETS, "PUREJAXRL",
+        1.5, 2_000_000, 1_000_000,
+        "PureJaxRL's printing is switched off. With NPROC=2 in the environment both have two threads, else Yozh has one. " + RESETS,
+        "PUREJAXRL",
     ),
     "dqn-lander": Case(
         "dqn-lander", "sb3_dqn", "sb3", dict(threads=1),
@@ -126,6 +128,10 @@ CASES = {
     "trpo-cheetah": Case(
         "trpo-cheetah", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 200_000, 10_000,
         "The zoo's settings. Yozh steps EnvPool's environment in its program, the peer Gymnasium's. " + RESETS,
+    ),
+    "trpo-cheetah-16": Case(
+        "trpo-cheetah-16", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 300_000, 10_000,
+        "Yozh runs 16 streams of 128 steps, the peer 2 of 1,024; EnvPool's environment, the peer Gymnasium's. " + RESETS,
     ),
     "trpo-cheetah-hosted": Case(
         "trpo-cheetah-hosted", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 80_000, 10_000,

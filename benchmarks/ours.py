@@ -1,5 +1,6 @@
 """Yozh's side: `python -m benchmarks.ours NAME STEPS` trains and prints one JSON line."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -69,6 +70,7 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
         "ppo-cheetah-hosted": (cheetah, "HalfCheetah-v5", "gymnasium"),
         "trpo-cartpole": (zoo_cartpole, "CartPole-v1", None),
         "trpo-cheetah": (zoo_cheetah, "HalfCheetah-v5", None),
+        "trpo-cheetah-16": (dataclasses.replace(zoo_cheetah, streams=16, length=128), "HalfCheetah-v5", None),
         "trpo-cheetah-hosted": (zoo_cheetah, "HalfCheetah-v5", "gymnasium"),
     }
 
