@@ -313,9 +313,7 @@ def every_session(acting: np.ndarray) -> Unroll:
     ends, times = state == 6, np.arange(4)[:, None] + np.zeros((4, 512))
     step = TimeStep(state, reward.astype(np.float32), 1 - ends.astype(np.float32), times == 0, ends)
     said = np.log(acting).astype(np.float32)[state, action]
-    batch = Unroll(
-        step, action, {"log_prob": said}, (((), ()), None), np.zeros(512, np.int32), np.ones(512, np.float32)
-    )
+    batch = Unroll(step, action, {"log_prob": said}, (((), ()), None), jnp.zeros(512, jnp.int32), jnp.ones(512))
     return jax.tree.map(jnp.asarray, batch)
 
 

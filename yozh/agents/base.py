@@ -15,7 +15,19 @@ from yozh.agents import statistics
 from yozh.agents.declared import check_fields
 from yozh.agents.schedules import Counts, Schedule, within
 from yozh.agents.statistics import Running
-from yozh.core import Agent, AnyArray, Report, Spec, Store, TimeStep, Unroll, YozhError, concrete, require
+from yozh.core import (
+    Agent,
+    AnyArray,
+    Report,
+    Spec,
+    Store,
+    TimeStep,
+    Unroll,
+    YozhError,
+    check_positive,
+    check_share,
+    require,
+)
 from yozh.networks.network import Network, initial_memory
 from yozh.stores import Episodes, Latest, Phase
 
@@ -63,11 +75,9 @@ class GradientAgent(Agent):
         check_fields(type(self).__name__.lower(), self)
 
     def __check_init__(self) -> None:
-        name, norm = type(self).__name__.lower(), self.max_gradient_norm
-        require(
-            not concrete(self.gamma) or 0 <= self.gamma <= 1, lambda: f"{name}: gamma lies in [0, 1], not {self.gamma}"
-        )
-        require(not concrete(norm) or norm > 0, lambda: f"{name}: max_gradient_norm must be positive, not {norm}")
+        name = type(self).__name__.lower()
+        check_share(f"{name}: gamma", self.gamma)
+        check_positive(f"{name}: max_gradient_norm", self.max_gradient_norm)
         within(f"{name}: learning_rate", self.learning_rate)
 
     @abc.abstractmethod

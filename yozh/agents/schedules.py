@@ -103,7 +103,7 @@ def schedule(default: Any) -> Any:
 def within(name: str, x: Schedule, high: float | None = None) -> None:
     """Refuses a schedule that goes below 0, or above `high`."""
     says = f"{name} must not be negative, and is" if high is None else f"{name} lies in [0, {high:g}], not"
-    for end in filter(concrete, x.ends()):
+    for end in map(float, filter(concrete, x.ends())):  # as Python's numbers: an agent is made within traced code too
         require(end >= 0 and (high is None or end <= high), lambda end=end: f"{says} {end:g}")
 
 
