@@ -24,9 +24,10 @@ def check_fields(name: str, agent: Any) -> None:
 
 
 def _kinds(declared: Any) -> Iterator[type]:
-    """The classes of a declaration; any whole number will do for an `int`."""
+    """The classes of a declaration; any whole number will do for an `int`, and anything for what is no class."""
     for kind in typing.get_args(declared) if isinstance(declared, types.UnionType) else (declared,):
-        yield numbers.Integral if kind is int else typing.get_origin(kind) or kind
+        kind = numbers.Integral if kind is int else typing.get_origin(kind) or kind
+        yield kind if isinstance(kind, type) and kind is not Any else object
 
 
 def _takes(kinds: tuple[type, ...]) -> str:
@@ -41,6 +42,7 @@ def _takes(kinds: tuple[type, ...]) -> str:
 
 
 def _made(kind: type) -> set[str]:
-    """The names of all classes of a kind of which there can be an object."""
+    """The names of Yozh's own classes of a kind, those of which there can be an object."""
     below = set[str]().union(*map(_made, kind.__subclasses__()))
-    return below if inspect.isabstract(kind) else below | {kind.__name__}
+    ours = kind.__module__.partition(".")[0] == "yozh" and not inspect.isabstract(kind)
+    return below | {kind.__name__} if ours else below

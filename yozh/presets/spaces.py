@@ -80,7 +80,7 @@ SPACE: dict[str, Range | Choice] = {
     "epsilon.end": Range(0.01, 0.2, log=True),
     "epsilon.fraction": Range(0.02, 0.8),
     "target.rate": Range(1e-3, 0.1, log=True),
-    "target.period": Range(100.0, 10_000.0, log=True, whole=True),
+    "target.period": Range(1.0, 10_000.0, log=True, whole=True),
     "torso.widths": Choice(("64,64", "128,128", "256,256")),
     "epochs": Choice(("2", "4", "8", "16")),
     "minibatches": Choice(("1", "4", "16")),
