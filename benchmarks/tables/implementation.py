@@ -1,7 +1,12 @@
 """Which matters more, the algorithm or its code-level options? PPO and TRPO with and without them, and PPO less one at a time.
 
 The options are those of Engstrom et al. (2020): value clipping, reward scaling, orthogonal initialisation, a falling learning rate,
-observations normalised and clipped, tanh, gradient clipping; and advantages normalised. Sizes and rates are the same for all.
+observations normalised and clipped, tanh, gradient clipping; and advantages normalised. Reward scaling has the clip to ±10 within it. Sizes and
+rates are the same for all.
+
+On Pendulum the options weigh 766 in PPO, and the algorithm, TRPO in place of PPO, 54: the sign of Engstrom et al. Nearly all of it is reward scaling.
+In TRPO they weigh nothing there. On CartPole and Acrobot PPO without all of them is as good as with all, though without reward scaling
+or tanh alone it is worse: they hang together.
 """
 
 import dataclasses

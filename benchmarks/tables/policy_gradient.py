@@ -3,7 +3,8 @@
 Discount and the scale of observations and rewards belong to the environment and are the same for all. Where a preset exists for the
 method and the environment it is taken, with its own, but for REINFORCE and VPG, which have the same settings everywhere: REINFORCE
 those of its preset for CartPole, VPG its defaults. PPO, MDPO, TRPO, NPG and PPG learn from unrolls of 16 x 128 steps, PPO and MDPO with a rate
-that falls from 1e-3; all else are the agent's defaults. Nothing was tuned for a cell.
+that falls from 1e-3; all else are the agent's defaults. Nothing was tuned for a cell. REINFORCE and VPG were run before their statistics
+of observations stood still within a batch.
 """
 
 from collections.abc import Callable
