@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "unknown class": (description(put("agent", "class", "yozh.agents.ppo.PPPO")), "yozh.agents.ppo.PPPO is not part of this Yozh"),
     "unknown field": (description(put("agent", "gama", 0.9)), "yozh.agents.ppo.PPO has no gama"),
     "function": (description(put("agent", "torso", {"python": "os.system"})), "os.system is not part of Yozh"),
-    "bad value": (description(put("agent", "gamma", 7.0)), "gamma lies in [0, 1], not 7.0"),
+    "bad value": (description(put("agent", "gamma", 7.0)), "gamma lies in [0, 1], not 7"),
     "text for a number": (description(put("agent", "gamma", "high")), "its description cannot be read: "),
     "list for a part": (description(put("agent", "torso", [1, 2])), "its description cannot be read: "),
     "wide network": (description(put("agent", "torso", "widths", [HUGE])), WEIGHT + " is F32(4, 3), not F32(1000000000000, 3)"),
