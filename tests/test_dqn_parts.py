@@ -260,9 +260,9 @@ def test_what_is_just_within_is_taken(settings: dict[str, Any], unchecked: None)
     DQN(**settings)
 
 
-@pytest.mark.parametrize(("low", "high", "end"), [(5, 10, "low"), (-10, -5, "high"), (-np.inf, np.inf, "low"), (0, np.inf, "high")])  # fmt: skip
-def test_a_support_that_cannot_hold_returns_is_refused(low: float, high: float, end: str):
-    with pytest.raises(YozhError, match=f"values.{end} is .*: the support is finite, and holds 0"):
+@pytest.mark.parametrize(("low", "high"), [(5, 10), (-10, -5), (-np.inf, 0), (0, np.inf)])
+def test_a_support_that_cannot_hold_returns_is_refused(low: float, high: float):
+    with pytest.raises(YozhError, match=r"values from .*: the support is finite, and holds 0"):
         C51(low, high)
 
 

@@ -102,8 +102,8 @@ def test_heads_learn_only_from_their_share():
     assert (moved[:, 1] == 0).all() and moved[:, 0].max() > 0 and moved[:, 2].max() > 0
     assert report.finite
     first = agent.init(jax.random.split(jax.random.key(0), 3)[1], env.spec).net.fixed
-    same = lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)  # noqa: E731  LAPACK rounds by where arrays lie
-    jax.tree.map(same, run.state.net.fixed, first)
+    for now, then in zip(jax.tree.leaves(run.state.net.fixed), jax.tree.leaves(first), strict=True):
+        np.testing.assert_allclose(now, then, rtol=0, atol=1e-6)  # LAPACK rounds by where arrays lie
     assert np.abs(jax.tree.leaves(first)[0]).max() > 0
     share = np.asarray(unroll.extras["mask"])
     assert share.dtype == bool

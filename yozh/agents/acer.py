@@ -23,6 +23,7 @@ from yozh.agents.actor_q import BEHAVIOUR, ActorQAgent, expected, with_target
 from yozh.agents.base import State
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, schedule
+from yozh.agents.sequences import check_room
 from yozh.agents.targets import Soft, TargetUpdate
 from yozh.core import Experience, Spec, Unroll, concrete, leaf, require, static
 from yozh.losses import explained_variance, select, squared, weighted_mean
@@ -99,10 +100,7 @@ class ACER(ActorQAgent):
         for name in ("capacity", "updates", "streams", "length"):
             require(getattr(self, name) > 0, f"acer: {name} must be positive, not {getattr(self, name)}")
         require(self.batch >= 0, f"acer: batch must not be negative, and is {self.batch}")
-        require(
-            self.capacity >= self.streams * self.length,
-            f"acer: an unroll of {self.streams} x {self.length} steps does not fit into a replay of {self.capacity}",
-        )
+        check_room("acer", self.streams, self.length, self.capacity)
         require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"acer: lam lies in [0, 1], not {self.lam}")
         for name in ("truncation", "delta"):
             value = getattr(self, name)

@@ -25,7 +25,7 @@ from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.minibatches import Sequences
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Schedule, schedule
-from yozh.agents.sequences import MEMORY, memory_before
+from yozh.agents.sequences import MEMORY, check_room, memory_before
 from yozh.agents.targets import Soft
 from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
 from yozh.losses import action_baseline, explained_variance, linear_baseline, squared, weighted_mean, weighted_variance
@@ -145,10 +145,7 @@ class QProp(ActorCriticAgent):
             self.critic_steps * self.batch % self.length == 0,
             f"qprop: {self.critic_steps} x {self.batch} transitions are no whole number of windows of {self.length}",
         )
-        require(
-            self.capacity >= self.streams * self.length,
-            f"qprop: an unroll of {self.streams} x {self.length} steps does not fit into a replay of {self.capacity}",
-        )
+        check_room("qprop", self.streams, self.length, self.capacity)
         rate = self.critic_learning_rate.value if isinstance(self.critic_learning_rate, Constant) else None
         require(
             rate is None or not concrete(rate) or rate > 0,

@@ -139,13 +139,13 @@ class C51(Distributional):
 
     def __check_init__(self) -> None:
         require(self.atoms > 1, f"values.atoms must be 2 or more, not {self.atoms}")
-        require(
-            not (concrete(self.low) and concrete(self.high)) or self.low < self.high,
-            lambda: f"values.low must be less than values.high, and they are {self.low} and {self.high}",
-        )
-        for name, end in (("low", self.low), ("high", self.high)):
-            ok = not concrete(end) or (jnp.isfinite(end) and (end <= 0 if name == "low" else end >= 0))
-            require(ok, lambda n=name, x=end: f"values.{n} is {x:g}: the support is finite, and holds 0, what is left at an episode's end")  # fmt: skip
+        if concrete(self.low) and concrete(self.high):
+            low, high = float(self.low), float(self.high)
+            require(low < high, f"values.low must be less than values.high, and they are {low} and {high}")
+            require(
+                -np.inf < low <= 0 <= high < np.inf,
+                f"values from {low:g} to {high:g}: the support is finite, and holds 0, what is left at an episode's end",
+            )
 
     def support(self) -> Float[Array, " atoms"]:
         return self.low + (self.high - self.low) * jnp.asarray(np.linspace(0, 1, self.atoms), jnp.float32)

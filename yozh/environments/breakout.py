@@ -24,7 +24,7 @@ class Court(NamedTuple):
     paddle: Int[Array, ""]
     bricks: Bool[Array, "10 10"]
     struck: Bool[Array, ""]
-    """Whether the ball met a brick in the last step; then the next one lets it pass."""
+    """Whether the ball met a brick in the last step; it then flies through the next one."""
     t: Int[Array, ""]
 
 
@@ -32,8 +32,7 @@ class Breakout(Env):
     """A ball flies along diagonals and takes bricks away, reward 1 each; the paddle keeps it from the floor, where the episode ends.
 
     When the last brick is gone the wall is built anew at the ball's next arrival below. Actions: stay, left, right. Observations
-    are `bool [10, 10, 4]`: paddle, ball, trail, bricks. Written without indexed writes, which XLA takes one by one on a CPU: a step of
-    64 streams takes a fraction of gymnax's time.
+    are `bool [10, 10, 4]`: paddle, ball, trail, bricks. Written without indexed writes, which XLA takes one by one on a CPU.
     """
 
     limit: int = static(1000)

@@ -46,9 +46,8 @@ class Sums(eqx.Module):
 
     def put(self, place: Int[Array, " k"], x: Float[Array, " k"]) -> "Sums":
         """With new numbers; where a place comes twice, the larger one."""
-        levels = [
-            self.levels[0].at[place].set(0.0 * x).at[place].max(x)
-        ]  # of x: what reads the old numbers comes before
+        # 0 times x and not 0, so that what reads the old numbers comes before the write: else XLA copies them all
+        levels = [self.levels[0].at[place].set(0.0 * x).at[place].max(x)]
         for level in self.levels[1:]:
             place = place // WIDTH
             sums = levels[-1].reshape(-1, WIDTH)[place].sum(-1)
