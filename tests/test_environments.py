@@ -331,17 +331,28 @@ def test_make_explains(args, options, message):
 
 def test_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "yozh.environments.gymnasium.registered", lambda id: id == "Acrobot-v1"
+    )  # ale-py registers its own too
     with pytest.raises(YozhError, match=r"pip install 'yozh\[envpool\]'"):
         make("Pong-v5", backend="envpool")
-    with pytest.raises(YozhError, match=r"pip install 'yozh\[gymnax\]'"):
-        make("Asterix-MinAtar")
+    for id, extra in [("Asterix-MinAtar", "gymnax"), ("ALE/Pong-v5", "atari"), ("Pong-v5", "envpool")]:
+        with pytest.raises(
+            YozhError, match=rf"^{id} comes with a package that is not installed: pip install 'yozh\[{extra}\]'$"
+        ):
+            make(id)
+    with pytest.raises(
+        YozhError, match=r"^no environment 'Catsh'; did you mean Catch\? \(more .* 'yozh\[envpool,gymnax,atari\]'\)$"
+    ):
+        make("Catsh")
     assert make("Acrobot-v1", 2).backend == "gymnasium"
 
 
 def test_names_tell_backends():
     known = names()
     assert known["CartPole-v1"] == ("jax", "envpool", "gymnasium")
-    assert known["Catch"] == ("jax",) and known["Breakout-MinAtar"] == known["Asterix-MinAtar"] == ("jax",)
+    for id in ("Catch", "Breakout-MinAtar", "Seaquest-MinAtar", "Asterix-MinAtar"):
+        assert known[id] == ("jax",)
     assert "gymnasium" in known["LunarLander-v3"]
 
 

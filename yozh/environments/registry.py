@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from yozh.core import BatchedEnv, Env, HostEnv, YozhError, require
-from yozh.environments import atari, gymnax, probes
+from yozh.environments import atari, atari_scores, gymnax, probes
 from yozh.environments.bank import Bank
 from yozh.environments.batched import Vectorised
 from yozh.environments.breakout import Breakout
@@ -18,6 +18,7 @@ from yozh.environments.deep_sea import DeepSea
 from yozh.environments.delayed_effect import DelayedEffect
 from yozh.environments.host import AsHost
 from yozh.environments.options import instead, of_function, of_gymnasium
+from yozh.environments.seaquest import Seaquest
 
 BACKENDS = ("jax", "envpool", "gymnasium")
 """The fastest first."""
@@ -33,6 +34,7 @@ PURE: dict[str, Callable[..., Env]] = {
     "Medley": probes.Medley,
     "Pendulum-v1": Pendulum,
     "Recall": probes.Recall,
+    "Seaquest-MinAtar": Seaquest,
 }
 
 
@@ -150,7 +152,7 @@ def has(backend: str, id: str, strict: bool = False) -> bool:
         return id in PURE or (id in gymnax.IDS and (strict or bool(find_spec("gymnax"))))
     if backend == "envpool":
         if not find_spec("envpool"):
-            require(not strict, f"EnvPool is not installed: {_INSTALL['envpool']}")
+            require(not strict, f"EnvPool is not installed: {_install('envpool')}")
             return False
         from envpool.registration import registry
 
@@ -174,14 +176,29 @@ def _ids(backend: str) -> list[str]:
     return gymnasium.known()
 
 
-_INSTALL = {name: f"pip install 'yozh[{name}]'" for name in ("envpool", "gymnax")} | {"ale_py": "pip install 'yozh[atari]'"}  # fmt: skip
+_INSTALL = {"envpool": "envpool", "gymnax": "gymnax", "ale_py": "atari"}
+"""Packages that bring environments, and the extra of each."""
+
+
+def _install(*packages: str) -> str:
+    return f"pip install 'yozh[{','.join(_INSTALL[p] for p in packages)}]'"
 
 
 def _unknown(id: str, backend: str | None) -> str:
     have = [b for b in BACKENDS if b != backend and has(b, id)] if backend else []
     if have:
         return f"the backend {backend} has no {id}; {' and '.join(have)} {'has' if len(have) == 1 else 'have'}"
+    lacking = [p for p in _INSTALL if not find_spec(p)]
+    if package := next((p for p in _having(id) if p in lacking), None):
+        return f"{id} comes with a package that is not installed: {_install(package)}"
     near = difflib.get_close_matches(id, list(names()), 4, 0.5)
     message = f"no environment {id!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
-    lacking = [p for p in _INSTALL if not find_spec(p)]
-    return message + "".join(f" ({p} is not installed and may have it: {_INSTALL[p]})" for p in lacking)
+    return message + (f" (more of them come with {', '.join(lacking)}: {_install(*lacking)})" if lacking else "")
+
+
+def _having(id: str) -> tuple[str, ...]:
+    """The packages that are known to have it, installed or not."""
+    if id.startswith("ALE/"):
+        return ("ale_py",)
+    game = id.endswith("-v5") and atari_scores.references(id) is not None
+    return (("gymnax",) if id in gymnax.IDS else ()) + (("envpool",) if game else ())
