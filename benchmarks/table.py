@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("name", help="a module of benchmarks/tables")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--envs", nargs="*", help="only these")
+    parser.add_argument("--methods", nargs="*", help="only these")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this long")
     parser.add_argument(
         "--draw", type=Path, help="write the table to this Markdown file, and a picture beside it, instead of running"
@@ -35,7 +37,7 @@ def main() -> None:
     asked = parser.parse_args()
     table = importlib.import_module(f"benchmarks.tables.{asked.name}")
     path = machine.RESULTS / "tables" / f"{asked.name}.json"
-    found = json.loads(path.read_text()) if path.exists() else {"hardware": machine.hardware(), "runs": {}}
+    found = kept(path)
     if asked.draw:
         picture = asked.draw.with_suffix(".svg")
         picture.write_text(pictured(table, found))
@@ -43,17 +45,23 @@ def main() -> None:
         return
     until = time.monotonic() + 60 * asked.minutes
     for env in asked.envs or table.STEPS:
-        for method, make in table.METHODS.items():
+        for method in asked.methods or table.METHODS:
             for seed in range(FIRST, FIRST + asked.seeds):  # innermost, since they share a program
-                name, agent = f"{env}/{method}/{seed}", make(env)
+                name, agent = f"{env}/{method}/{seed}", table.METHODS[method](env)
                 if name in found["runs"] or agent is None:
                     continue
                 if time.monotonic() > until:
                     return
-                found["runs"][name] = run(agent, env, table.STEPS[env], seed)
-                print(name, found["runs"][name], flush=True)
+                result = run(agent, env, table.STEPS[env], seed)
+                print(name, result, flush=True)
+                found = kept(path)  # another command may have added to it
+                found["runs"][name] = result
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def kept(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {"hardware": machine.hardware(), "runs": {}}
 
 
 def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
@@ -69,6 +77,7 @@ def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
     figures["cpu_seconds"] = round(
         time.process_time() - before, 2
     )  # with compilation and evaluation; other load moves it little
+    figures["cpu"] = machine.hardware()["cpu"]
     return figures | {"steps": summary["steps"], "mean_return": round(summary["evaluation"]["mean_return"], 3)}
 
 
@@ -81,7 +90,14 @@ def drawn(table: Any, found: dict[str, Any]) -> str:
     for label, figures in getattr(table, "PUBLISHED", {}).items():
         lines.append(f"| *{label}* | {' | '.join(figures.get(env, '') for env in envs)} |")
     over = summed(table, found, envs) if hasattr(table, "UNIT") else ""
-    return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{over}{json.dumps(found['hardware'])}\n"
+    return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{over}{machines(found)}\n"
+
+
+def machines(found: dict[str, Any]) -> str:
+    """Seconds of one are not those of another."""
+    runs = Counter(run.get("cpu", found["hardware"]["cpu"]) for run in found["runs"].values())
+    cpus = ", ".join(f"{cpu} ({n} runs)" for cpu, n in runs.most_common())
+    return f"Measured on {found['hardware']['cores']} cores without a GPU, other work beside it: {cpus}."
 
 
 def summed(table: Any, found: dict[str, Any], envs: list[str]) -> str:
