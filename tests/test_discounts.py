@@ -161,8 +161,8 @@ def test_they_are_written_into_files_and_read_again():
     ("make", "message"),
     [
         (lambda: Horizons(()), "heads.others must name a discount or more"),
-        (lambda: Horizons((0.5, 1.5)), r"heads.others lie in \[0, 1\], not 1.5"),
-        (lambda: Hyperbolic(0.0), "heads.k must be positive, not 0.0"),
+        (lambda: Horizons((0.5, 1.5)), r"each of heads.others lies in \[0, 1\], not 1.5"),
+        (lambda: Hyperbolic(0.0), "heads.k must be positive, not 0"),
         (lambda: Hyperbolic(0.1, 1), "heads.count must be 2 or more, not 1"),
         (lambda: DQN(heads=Horizons(), values=ImplicitQuantile()), "ImplicitQuantile has one answer, and Horizons several"),
         (lambda: DQN(heads=Hyperbolic(), scale=PopArt()), "PopArt keeps the scale of one answer, and Hyperbolic has several"),

@@ -1,20 +1,23 @@
 """DQN's parts inside of DQN: they combine, each number counts, values come out true, and nonsense is refused."""
 
 import dataclasses
+import re
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jaxtyping import Array, Key
 
 from tests.contract import SMALL, STEPS, batched, learnt, train, vary
 from tests.test_contract import returns, values
-from yozh import losses, presets
+from tests.test_values import followed
+from yozh import losses, presets, spaces
 from yozh.agents import DQN, Linear
-from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace
+from yozh.agents.backups import Greedy, Munchausen, Peng, Retrace, Target
 from yozh.agents.heads import Hyperbolic
 from yozh.agents.optimisers import RMSProp
 from yozh.agents.risks import CVaR, MeanVariance, Wang
@@ -27,11 +30,12 @@ from yozh.environments import probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.catch import Catch
 from yozh.environments.classic import CartPole
-from yozh.networks import MLP, forward
+from yozh.networks import GRU, MLP, forward
+from yozh.networks.layers import Perceptron
 from yozh.networks.noisy import Factorised, Independent
 from yozh.runners import evaluation, fused
 from yozh.settings import build, describe
-from yozh.spaces import Box, Discrete
+from yozh.spaces import Box, Dict, Discrete, Space, Tuple
 
 BETA = Linear(0.4, 1.0, 0.8)
 
@@ -110,7 +114,7 @@ def test_values_come_out_true(name: str):
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_the_target_is_the_formulas(double: bool, monkeypatch: pytest.MonkeyPatch):
+def test_the_target_is_the_formulas(double: bool, unchecked: None, monkeypatch: pytest.MonkeyPatch):
     """`losses.q_target` and `double_q_target`, which are held against rlax, of the two networks."""
     monkeypatch.setattr(DQN, "descend", lambda self, state, batch, key: (state, batch))
     agent, spec = DQN(double=double, gamma=0.9, torso=MLP((8,)), reward=Scaled(2.0)), Spec(Box((3,)), Discrete(4))
@@ -136,7 +140,7 @@ def test_popart_learns_where_rewards_are_a_thousand_times_larger():
 
 
 class Copies(Env):
-    """Catch, with its own rewards or with a thousand times these: which, is drawn when an episode opens, and seen."""
+    """Catch, with its own rewards or with a thousand times these: which, is drawn when an episode opens, and seen as the task."""
 
     which: int | None = static(None)
     """Always this one, if it is given."""
@@ -144,7 +148,7 @@ class Copies(Env):
 
     @property
     def spec(self) -> Spec:
-        return Spec(Box((52,)), Discrete(3), horizon=9)
+        return Spec(Dict.of({"board": self.inner.spec.observation, "task": Discrete(2)}), Discrete(3), horizon=9)
 
     def reset(self, key: Key[Array, ""]) -> tuple[Any, TimeStep]:
         draw, key = jax.random.split(key)
@@ -158,20 +162,141 @@ class Copies(Env):
         return (which, state), self.seen(which, step)
 
     def seen(self, which: Array, step: TimeStep) -> TimeStep:
-        obs = jnp.concatenate([step.obs.ravel(), jax.nn.one_hot(which, 2)])
-        return eqx.tree_at(lambda s: (s.obs, s.reward), step, (obs, step.reward * jnp.where(which == 1, 1000.0, 1.0)))
+        obs, reward = {"board": step.obs, "task": which}, step.reward * jnp.where(which == 1, 1000.0, 1.0)
+        return eqx.tree_at(lambda s: (s.obs, s.reward), step, (obs, reward))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scale", "small"), [(Squashed(), True), (PopArt(0.01), False)], ids=["squashed", "popart"])
+@pytest.mark.parametrize(
+    ("scale", "small"), [(Squashed(), True), (PopArt(task="task"), True), (PopArt(), False)], ids=["squashed", "tasks", "one"]
+)  # fmt: skip
 def test_two_copies_in_one_network_whose_rewards_differ_a_thousandfold(scale: Scale, small: bool):
-    """PopArt has one scale for all that a network says: of the returns' deviation the small copy is a thousandth."""
+    """With one scale for both, the small copy's returns are a thousandth of the deviation."""
     agent = over(dataclasses.replace(presets.find("dqn", "Catch").agent, scale=scale), 90_000)
     run, _ = train(agent, Copies(), 90_000 // (agent.streams * agent.unroll))
     params = agent.policy(run.state)
     mean = [evaluation.evaluate(agent, params, Vectorised(Copies(i), 20), episodes=200, seed=1)["mean_return"] for i in (0, 1)]  # fmt: skip
     assert mean[1] / 1000 >= 0.9
     assert (mean[0] >= 0.9) == small
+
+
+TASKS = Spec(Dict.of({"task": Discrete(2), "x": Box((3,))}), Discrete(4))
+
+
+class Untold(eqx.Module):
+    """A torso that does not see the task."""
+
+    layers: Perceptron
+
+    def __call__(self, obs: Any) -> Array:
+        return self.layers(obs["x"])
+
+
+def untold(space: Space, key: Key[Array, ""]) -> Untold:
+    return Untold(Perceptron(3, (8,), key, activation="tanh", init="uniform"))
+
+
+def of_tasks(task: Any, reward: Any, seed: int = 0) -> Unroll:
+    """Windows of one transition, `[2, B]`, in which both tasks see the same; the task of each step is given, and each reward."""
+    rng, half = np.random.default_rng(seed), len(reward) // 2
+    x = jnp.asarray(np.tile(rng.normal(size=(2, half, 3)), (1, 2, 1)), jnp.float32)
+    obs, no = {"task": jnp.asarray(task, jnp.int32), "x": x}, jnp.zeros((2, 2 * half), bool)
+    earned = jnp.asarray(np.stack([np.zeros(2 * half), reward]), jnp.float32)
+    action = jnp.tile(jnp.asarray(rng.integers(4, size=(2, half)), jnp.int32), (1, 2))
+    return Unroll(TimeStep(obs, earned, jnp.ones((2, 2 * half)), no, no), action, {}, (), jnp.zeros(2 * half, jnp.int32), jnp.ones(2 * half))  # fmt: skip
+
+
+def scaled(net: Any, mean: list[float], sigma: list[float]) -> Any:
+    """With these statistics."""
+    mu = jnp.array(mean)
+    return eqx.tree_at(lambda n: (n.mean, n.square), net, (mu, jnp.square(jnp.array(sigma)) + jnp.square(mu)))
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_bootstrap_is_worth_what_it_is_on_the_scale_of_its_own_task(
+    double: bool, unchecked: None, monkeypatch: pytest.MonkeyPatch
+):
+    """The tasks of a window's two steps differ, as they do where one episode ends and another begins."""
+    monkeypatch.setattr(DQN, "descend", lambda self, state, batch, key: (state, batch))
+    agent = DQN(scale=PopArt(0.5, "task"), gamma=0.9, torso=untold, double=double, values=Expected(False))
+    rng = np.random.default_rng(1)
+    task = rng.integers(2, size=(2, 30))
+    batch, key = of_tasks(task, rng.normal(size=30) * 10.0 ** task[0]), jax.random.key(0)
+    nets = []
+    for seed, scales in ((0, ([2.0, -300.0], [0.5, 100.0])), (1, ([1.0, -200.0], [3.0, 40.0]))):
+        net = scaled(agent.init(jax.random.key(seed), TASKS).net, *scales)
+        drawn = lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
+        nets.append(eqx.tree_at(lambda n: n.inner.inner.head, net, jax.tree.map(drawn, net.inner.head)))
+    state = eqx.tree_at(lambda s: (s.net, s.target), agent.init(key, TASKS), tuple(nets))
+
+    def said(net: Any, step: int) -> np.ndarray:
+        """The numbers of the head of each step's task, `[B, actions]`."""
+        x = np.asarray(jax.vmap(net.inner.inner.trunk.torso)(jax.tree.map(lambda x: x[step], batch.step.obs)))
+        weight, bias = (np.asarray(getattr(net.inner.head.advantage, name)) for name in ("weight", "bias"))
+        return np.stack([weight[i] @ row + bias[i] for i, row in zip(task[step], x, strict=True)])
+
+    after, (window, windows, target) = agent.learn(state, batch, key)
+    online, fixed = nets
+    best, rows = said(online if double else fixed, 1).argmax(-1), np.arange(30)
+    mean, sigma = (np.asarray(x)[task[1]] for x in fixed.scale())
+    expected = np.asarray(batch.step.reward[1]) + 0.9 * (said(fixed, 1)[rows, best] * sigma + mean)
+    np.testing.assert_allclose(target.outcomes.worth[:, 0], expected, rtol=1e-4)
+    moments = followed(online.mean, online.square, task[0], expected, np.ones(30), 0.5)
+    np.testing.assert_allclose((after.net.mean, after.net.square), moments, rtol=1e-4)
+    mean, sigma = (np.asarray(x)[task[0]] for x in after.net.scale())
+    wrong = said(after.net, 0)[rows, np.asarray(batch.action[0])] - (expected - mean) / sigma
+    loss, _ = agent.loss(after.net, after, (window, windows, target), key)
+    np.testing.assert_allclose(loss, np.square(wrong).mean() / 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "least", "most"), [("task", 0.999, 1.001), (None, 100.0, np.inf)], ids=["tasks", "one"]
+)
+def test_an_update_is_as_large_whatever_the_size_of_a_tasks_rewards(task: str | None, least: float, most: float, unchecked: None, monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    """Both tasks see the same and say the same normalised numbers, and the second one's rewards are a thousand times the first's."""
+    monkeypatch.setattr(DQN, "descend", lambda self, state, batch, key: (state, batch))
+    agent, key = DQN(scale=PopArt(1.0, task), gamma=0.0, torso=untold), jax.random.key(0)
+    reward, of = np.random.default_rng(0).normal(1.0, 2.0, 32), np.repeat([0, 1], 32)
+    batch = of_tasks(np.stack([of, of]), np.concatenate([reward, 1000 * reward]))
+    state, (windows, window, target) = agent.learn(agent.init(key, TASKS), batch, key)
+    if task is not None:
+        same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.net.inner.head)
+        state = eqx.tree_at(lambda s: s.net.inner.inner.head, state, same)
+
+    def size(which: int) -> float:
+        mine = Target(target.outcomes, jnp.asarray(of == which, jnp.float32))
+        slope = jax.grad(lambda net: agent.loss(net, state, (windows, window, mine), key)[0])(state.net)
+        return float(optax.tree.norm(slope))
+
+    assert least <= size(1) / size(0) <= most
+
+
+EVERY: dict[str, dict[str, Any]] = {
+    "quantiles": dict(values=QuantileRegression(8), dueling=True, noisy=True, n_step=3, backup=Munchausen()),
+    "implicit": dict(values=ImplicitQuantile(8, 8), double=True, replay=Prioritised(), normalise_observations=True),
+    "recurrent": dict(core=GRU(8), sequence=4, burn_in=2, backup=Retrace(0.9), n_step=2, double=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_tasks_go_with_other_parts(name: str):
+    agent = dataclasses.replace(SMALL["dqn"].probe, scale=PopArt(0.1, "task"), **EVERY[name])
+    assert describe(build(describe(agent))) == describe(agent)
+    run, _ = train(agent, Copies(), 200)
+    mean, sigma = run.state.net.scale()
+    assert np.isfinite(learnt(run)).all() and int(run.state.counts.updates) > 100
+    assert 100 < sigma[1] / sigma[0] < 10_000 and abs(mean[0]) < 10
+
+
+@pytest.mark.parametrize(
+    "space", [Discrete(3), Dict.of({"x": Discrete(2)}), Dict.of({"task": Box((2,)), "x": Discrete(2)}), Tuple((Discrete(2),))]
+)  # fmt: skip
+def test_a_task_that_no_observation_names_is_refused(space: Space):
+    agent = DQN(scale=PopArt(task="task"))
+    message = f"scale.task names a Discrete entry of a Dict observation, and 'task' is none of {spaces.describe(space)}"
+    with pytest.raises(YozhError, match=f"^{re.escape(message)}$"):
+        agent.init(jax.random.key(0), Spec(space, Discrete(2)))
 
 
 @pytest.mark.slow
@@ -283,7 +408,7 @@ def test_a_share_of_priority_beyond_1_is_refused_with_the_part(field: str, value
 
 def test_schedules_that_lead_nowhere_are_refused():
     for make, message in (
-        (lambda: Linear(fraction=0.0), "fraction of a linear schedule must be positive, not 0.0"),
+        (lambda: Linear(fraction=0.0), "fraction of a linear schedule must be positive, not 0"),
         (lambda: Multiplicative(factor=1.5), r"factor of a multiplicative schedule lies in \[0, 1\], not 1.5"),
         (lambda: DQN(epsilon=Multiplicative(1.0, 0.99, -0.5)), r"epsilon lies in \[0, 1\], not -0.5"),
         (lambda: DQN(epsilon=Linear), "a number or a schedule, such as .*, is wanted"),

@@ -198,8 +198,8 @@ def test_heads_find_the_bottom_of_the_sea_and_random_actions_do_not():
     ("make", "message"),
     [
         (lambda: Bootstrapped(1), "heads.count must be 2 or more, not 1"),
-        (lambda: Bootstrapped(chance=0.0), r"heads.chance lies in \(0, 1\], not 0.0"),
-        (lambda: Bootstrapped(prior=-1.0), "heads.prior must not be negative, and is -1.0"),
+        (lambda: Bootstrapped(chance=0.0), r"heads.chance lies in \(0, 1\], not 0"),
+        (lambda: Bootstrapped(prior=-1.0), "heads.prior must not be negative, and is -1"),
         (lambda: DQN(heads=Bootstrapped(), values=ImplicitQuantile()), "ImplicitQuantile has one answer, and Bootstrapped several"),
         (lambda: DQN(heads=Bootstrapped(), scale=PopArt()), "PopArt keeps the scale of one answer, and Bootstrapped has several"),
         (lambda: DeepSea(1), "DeepSea: size must be 2 or more, not 1"),

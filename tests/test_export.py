@@ -11,6 +11,7 @@ import pytest
 
 import yozh
 from yozh.agents import A2C, DQN, PPO
+from yozh.agents.scales import PopArt
 from yozh.app import export
 from yozh.app.cli import main
 from yozh.core import Agent, Spec, YozhError
@@ -68,6 +69,8 @@ CASES: dict[str, tuple[Agent, Spec, str, str]] = {
     "bits": (PPO(), Spec(VECTOR, MultiBinary(3)), "obs", "action logits"),
     "dict": (PPO(core=GRU(8)), Spec(MIXED, Discrete(2), legal=True),
              "obs.bits obs.goal obs.image obs.inner.v obs.several legal first memory.0", "action logits memory_out.0"),
+    "tasks": (DQN(scale=PopArt(task="goal")), Spec(MIXED, Discrete(3)), "obs.bits obs.goal obs.image obs.inner.v obs.several",
+              "action q"),
     "tuple": (PPO(), Spec(Tuple((VECTOR, Discrete(2))), Discrete(2)), "obs.0 obs.1", "action logits"),
 }  # fmt: skip
 

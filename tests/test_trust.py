@@ -177,10 +177,10 @@ def test_every_other_sequence_is_left_out_with_its_memory():
 
 def test_what_makes_no_trust_region_is_refused():
     for cls, settings, message in (
-        (TRPO, {"delta": 0.0}, "trpo: delta must be positive, not 0.0"),
-        (NPG, {"delta": -1.0}, "npg: delta must be positive, not -1.0"),
+        (TRPO, {"delta": 0.0}, "trpo: delta must be positive, not 0"),
+        (NPG, {"delta": -1.0}, "npg: delta must be positive, not -1"),
         (TRPO, {"damping": -0.1}, "trpo: damping must not be negative, and is -0.1"),
-        (TRPO, {"shrink": 1.0}, r"trpo: shrink lies in \(0, 1\), not 1.0"),
+        (TRPO, {"shrink": 1.0}, r"trpo: shrink lies in \(0, 1\), not 1"),
         (TRPO, {"tries": 0}, "trpo: tries must be positive, not 0"),
         (TRPO, {"solver_steps": 0}, "trpo: solver_steps must be positive, not 0"),
         (NPG, {"thin": 0}, "npg: thin must be positive, not 0"),

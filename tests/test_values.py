@@ -17,8 +17,8 @@ from yozh.agents.scales import Clipped, PopArt, Scaled, Squashed
 from yozh.agents.values import C51, Expected, ImplicitQuantile, Outcomes, QuantileRegression, middles, taken
 from yozh.core import Spec, TimeStep, Unroll, YozhError
 from yozh.networks import MLP, QNetwork, forward
-from yozh.networks.noisy import Factorised
-from yozh.spaces import Box, Discrete
+from yozh.networks.noisy import Factorised, perturbed
+from yozh.spaces import Box, Dict, Discrete
 
 SPEC = Spec(Box((1,)), Discrete(1))
 NET = MLP((16,), "relu", "uniform")
@@ -272,9 +272,9 @@ def test_squash_and_back(x: float, epsilon: float):
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize(("values", "dueling"), [(Expected(), False), (Expected(), True), (QuantileRegression(5), True), (ImplicitQuantile(5), False)])  # fmt: skip
 def test_popart_moves_its_scale_and_not_its_answers(values, dueling: bool, noisy: bool):
-    net = values.network(NET, Spec(Box((3,)), Discrete(2)), jax.random.key(0), actions=2, dueling=dueling)
-    scale = PopArt(0.3)
-    net = scale.install(Factorised().install(net) if noisy else net)
+    spec, scale = Spec(Box((3,)), Discrete(2)), PopArt(0.3)
+    net = values.network(NET, spec, jax.random.key(0), actions=2, dueling=dueling)
+    net = scale.install(Factorised().install(net) if noisy else net, spec)
     obs, first, weight = jax.random.normal(jax.random.key(1), (50, 3)), jnp.zeros(50, bool), jnp.ones(50)
 
     def said(net):
@@ -296,10 +296,71 @@ def test_popart_moves_its_scale_and_not_its_answers(values, dueling: bool, noisy
 
 
 def test_popart_knows_the_moments_of_distributions_that_count():
-    net = PopArt().install(Expected().network(NET, SPEC, jax.random.key(0), actions=1, dueling=False))
+    net = PopArt().install(Expected().network(NET, SPEC, jax.random.key(0), actions=1, dueling=False), SPEC)
     target = outcomes([[1.0, 3.0], [5.0, 7.0], [900.0, 900.0]], [[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
     net = PopArt(1.0).follow(net, target, jnp.array([1.0, 1.0, 0.0]))
     np.testing.assert_allclose([net.mean, net.square], [(2.5 + 6.0) / 2, (7.0 + 37.0) / 2], rtol=1e-6)
+
+
+TASKS = Spec(Dict.of({"task": Discrete(3), "x": Box((3,))}), Discrete(2))
+
+
+def followed(mean, square, task, target, weight, rate: float):
+    """μ_i ← (1 − β) μ_i + β G, ν_i ← (1 − β) ν_i + β G², of each task that has targets in the batch, with their mean."""
+    mean, square = np.array(mean, np.float64), np.array(square, np.float64)
+    for i in range(len(mean)):
+        first, second, n = 0.0, 0.0, 0
+        for b in range(len(task)):
+            if task[b] == i and weight[b] > 0:
+                first, second, n = first + float(target[b]), second + float(target[b]) ** 2, n + 1
+        if n > 0:
+            mean[i] = (1 - rate) * mean[i] + rate * first / n
+            square[i] = (1 - rate) * square[i] + rate * second / n
+    return mean, square
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize(("values", "dueling"), [(Expected(), False), (QuantileRegression(5), True), (ImplicitQuantile(5), False)])  # fmt: skip
+def test_a_task_moves_its_own_scale_and_no_tasks_answers(values, dueling: bool, noisy: bool):
+    """Returns of the tasks differ a thousandfold; in a batch some tasks have no targets, and some targets do not count."""
+    net = values.network(NET, TASKS, jax.random.key(0), actions=2, dueling=dueling)
+    scale = PopArt(0.3, "task")
+    net = scale.install(Factorised().install(net) if noisy else net, TASKS)
+    rng = np.random.default_rng(0)
+    of, first = np.arange(60) % 3, jnp.zeros(60, bool)
+    obs = {"task": jnp.asarray(of, jnp.int32), "x": jnp.asarray(rng.normal(size=(60, 3)), jnp.float32)}
+
+    def said(net):
+        answer = forward(perturbed(net, jax.random.key(3)), values.question(obs, None), (), first)[0]
+        return np.asarray(scale.decode(net, answer, obs), np.float64)
+
+    for moving, far in (({0}, 2.0), ({1, 2}, 300.0), ({0, 2}, -40.0), (set(), 5.0), ({0, 1, 2}, 7.0)):
+        target = (far + 5 * rng.normal(size=60)) * 1000.0**of
+        weight = np.isin(of, list(moving)) * rng.integers(2, size=60)
+        before, mean, square = said(net), net.mean, net.square
+        net = scale.follow(net, outcomes(target[:, None]), jnp.asarray(weight, jnp.float32), obs)
+        wrong, sigma = np.abs(said(net) - before), net.scale()[1]
+        for i in range(3):
+            assert wrong[of == i].max() <= 1e-5 * max(np.abs(before[of == i]).max(), float(sigma[i]))
+        still = [i for i in range(3) if i not in moving]
+        np.testing.assert_array_equal(net.mean[jnp.array(still, int)], mean[jnp.array(still, int)])
+        expected = followed(mean, square, of, target, weight, 0.3)
+        np.testing.assert_allclose((net.mean, net.square), expected, rtol=1e-4)
+
+
+def test_returns_are_said_on_the_scale_of_their_task():
+    """Of steps `[B]` and of sequences `[T, B]`, whatever other axes numbers have."""
+    rng, scale = np.random.default_rng(0), PopArt(task="task")
+    net = scale.install(Expected().network(NET, TASKS, jax.random.key(0), actions=2, dueling=False), TASKS)
+    mean, sigma = np.array([1.0, 0.0, -50.0], np.float32), np.array([2.0, 1000.0, 10.0], np.float32)
+    net = eqx.tree_at(lambda n: (n.mean, n.square), net, (jnp.asarray(mean), jnp.asarray(sigma**2 + mean**2)))
+    for lead in ((7,), (4, 7)):
+        task, x = rng.integers(3, size=lead), rng.normal(size=(*lead, 2, 5))
+        obs = {"task": jnp.asarray(task, jnp.int32)}
+        expected = x * sigma[task][..., None, None] + mean[task][..., None, None]
+        found = scale.decode(net, jnp.asarray(x, jnp.float32), obs)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(scale.encode(net, found, obs), x, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -308,14 +369,14 @@ def test_popart_knows_the_moments_of_distributions_that_count():
         (lambda: C51(1.0, 1.0), r"values.low must be less than values.high, and they are 1.0 and 1.0"),
         (lambda: C51(atoms=1), "values.atoms must be 2 or more, not 1"),
         (lambda: QuantileRegression(0), "values.quantiles must be positive, not 0"),
-        (lambda: ImplicitQuantile(kappa=0.0), "values.kappa must be positive, not 0.0"),
-        (lambda: CVaR(0.0), r"risk.alpha lies in \(0, 1\], not 0.0"),
+        (lambda: ImplicitQuantile(kappa=0.0), "values.kappa must be positive, not 0"),
+        (lambda: CVaR(0.0), r"risk.alpha lies in \(0, 1\], not 0"),
         (lambda: Retrace(1.2), r"backup.lam lies in \[0, 1\], not 1.2"),
-        (lambda: Munchausen(0.0), "backup.temperature must be positive, not 0.0"),
+        (lambda: Munchausen(0.0), "backup.temperature must be positive, not 0"),
         (lambda: Munchausen(lowest=1.0), "backup.lowest must not be positive, and is 1.0"),
-        (lambda: Clipped(0.0), "reward.bound must be positive, not 0.0"),
-        (lambda: Squashed(-1.0), "scale.epsilon must not be negative, and is -1.0"),
-        (lambda: PopArt(0.0), r"scale.rate lies in \(0, 1\], not 0.0"),
+        (lambda: Clipped(0.0), "reward.bound must be positive, not 0"),
+        (lambda: Squashed(-1.0), "scale.epsilon must not be negative, and is -1"),
+        (lambda: PopArt(0.0), r"scale.rate lies in \(0, 1\], not 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message: str):

@@ -275,20 +275,27 @@ def concrete(x: Any) -> bool:
     return not callable(x) and not isinstance(x, Tracer) and jnp.ndim(x) == 0
 
 
-def check_share(name: str, x: Any) -> None:
-    """Refuses a number outside [0, 1], or an array with one; what is being traced passes."""
-    _check(x, lambda x: (x >= 0) & (x <= 1), f"{name} lies in [0, 1]")
+def check_share(name: str, x: Any, interval: str = "[0, 1]") -> None:
+    """Refuses a number outside `interval`, whose ends are 0 and 1, or an array with one; what is being traced passes."""
+    above = np.greater if interval[0] == "(" else np.greater_equal
+    below = np.less if interval[-1] == ")" else np.less_equal
+    _check(x, lambda x: above(x, 0) & below(x, 1), f"{name} lies in {interval}, not")
 
 
 def check_positive(name: str, x: Any) -> None:
     """Refuses a number that is not above 0, or an array with one; what is being traced passes."""
-    _check(x, lambda x: x > 0, f"{name} must be positive")
+    _check(x, lambda x: x > 0, f"{name} must be positive, not")
+
+
+def check_not_negative(name: str, x: Any) -> None:
+    """Refuses a number below 0, or an array with one; what is being traced passes."""
+    _check(x, lambda x: x >= 0, f"{name} must not be negative, and is")
 
 
 def _check(x: Any, test: Callable[[Any], Any], says: str) -> None:
     if not callable(x) and not isinstance(x, Tracer):
         numbers = np.asarray(x)
-        require(test(numbers).all(), lambda: f"{says}, not {numbers if numbers.ndim else format(numbers, 'g')}")
+        require(test(numbers).all(), lambda: f"{says} {numbers if numbers.ndim else format(numbers, 'g')}")
 
 
 def require(ok: bool | Any, message: str | Callable[[], str]) -> None:

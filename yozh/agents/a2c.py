@@ -18,7 +18,7 @@ from yozh.agents.actor_critic import ActorCriticAgent, critic_scaled, stirred
 from yozh.agents.base import State
 from yozh.agents.estimators import Estimator, NStep
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Unroll, check_not_negative, leaf, require, static
 from yozh.losses import explained_variance, policy_gradient, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -66,8 +66,7 @@ class A2C(ActorCriticAgent):
     def __check_init__(self) -> None:
         for name in ("streams", "length"):
             require(getattr(self, name) > 0, f"a2c: {name} must be positive, not {getattr(self, name)}")
-        rate = self.critic_rate
-        require(not concrete(rate) or rate >= 0, lambda: f"a2c: critic_rate must not be negative, and is {rate}")
+        check_not_negative("a2c: critic_rate", self.critic_rate)
 
     @property
     def experience(self) -> Experience:

@@ -25,7 +25,7 @@ from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.agents.sequences import check_room
 from yozh.agents.targets import Soft, TargetUpdate
-from yozh.core import Experience, Spec, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Spec, Unroll, check_positive, check_share, leaf, require, static
 from yozh.losses import explained_variance, select, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -101,10 +101,9 @@ class ACER(ActorQAgent):
             require(getattr(self, name) > 0, f"acer: {name} must be positive, not {getattr(self, name)}")
         require(self.batch >= 0, f"acer: batch must not be negative, and is {self.batch}")
         check_room("acer", self.streams, self.length, self.capacity)
-        require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"acer: lam lies in [0, 1], not {self.lam}")
+        check_share("acer: lam", self.lam)
         for name in ("truncation", "delta"):
-            value = getattr(self, name)
-            require(not concrete(value) or value > 0, lambda n=name, v=value: f"acer: {n} must be positive, not {v}")
+            check_positive(f"acer: {name}", getattr(self, name))
 
     @property
     def experience(self) -> Experience:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from yozh import returns
 from yozh.agents.values import Outcomes, taken
-from yozh.core import TimeStep, Unroll, concrete, leaf, require
+from yozh.core import TimeStep, Unroll, check_positive, check_share, concrete, leaf, require
 from yozh.losses import select
 
 
@@ -62,15 +62,10 @@ class Munchausen(Backup):
     """l₀: τ log π is clipped to [l₀, 0]."""
 
     def __check_init__(self) -> None:
+        check_positive("backup.temperature", self.temperature)
+        check_share("backup.share", self.share)
         require(
-            not concrete(self.temperature) or self.temperature > 0,
-            lambda: f"backup.temperature must be positive, not {self.temperature}",
-        )
-        require(
-            not concrete(self.share) or 0 <= self.share <= 1, lambda: f"backup.share lies in [0, 1], not {self.share}"
-        )
-        require(
-            not concrete(self.lowest) or self.lowest <= 0,
+            not concrete(self.lowest) or float(self.lowest) <= 0,
             lambda: f"backup.lowest must not be positive, and is {self.lowest}",
         )
 
@@ -96,7 +91,7 @@ class Traced(Backup):
     lam: eqx.AbstractVar[Array]
 
     def __check_init__(self) -> None:
-        require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"backup.lam lies in [0, 1], not {self.lam}")
+        check_share("backup.lam", self.lam)
 
     @abc.abstractmethod
     def ratio(self, greedy: Float[Array, "n B"]) -> Float[Array, "n B"]:

@@ -1,6 +1,7 @@
 """What most algorithms share: one differentiable loss, an optimiser, counts and observation statistics."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree, UInt32
 from yozh import networks
 from yozh.agents import statistics
 from yozh.agents.declared import check_fields
-from yozh.agents.schedules import Counts, Schedule, within
+from yozh.agents.schedules import Counts, Schedule, check_ends
 from yozh.agents.statistics import Running
 from yozh.core import (
     Agent,
@@ -24,6 +25,7 @@ from yozh.core import (
     TimeStep,
     Unroll,
     YozhError,
+    check_not_negative,
     check_positive,
     check_share,
     require,
@@ -71,6 +73,11 @@ class GradientAgent(Agent):
     normalise_observations: eqx.AbstractVar[bool]
     max_gradient_norm: eqx.AbstractVar[Array]
 
+    def __new__(cls, *args: Any, **settings: Any):  # before `__init__`, which knows the fields and nothing of reasons
+        if "replay" in settings:
+            check_replay(cls)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:  # before any `__check_init__`, which takes the types for granted
         check_fields(type(self).__name__.lower(), self)
 
@@ -78,7 +85,7 @@ class GradientAgent(Agent):
         name = type(self).__name__.lower()
         check_share(f"{name}: gamma", self.gamma)
         check_positive(f"{name}: max_gradient_norm", self.max_gradient_norm)
-        within(f"{name}: learning_rate", self.learning_rate)
+        check_ends(f"{name}: learning_rate", self.learning_rate, check_not_negative)
 
     @abc.abstractmethod
     def network(self, spec: Spec, key: Key[Array, ""]) -> Network: ...
@@ -195,7 +202,20 @@ FRESH = (Latest, Phase, Episodes)
 
 def check_store(name: str, store: Store, allowed: tuple[type[Store], ...] = FRESH) -> None:
     """Refuses a store that hands out what older policies did."""
+    require(isinstance(store, allowed), _older(name, type(store).__name__))
+
+
+def check_replay(kind: type) -> None:
+    """Refuses the keyword `replay` where the agent has no such field."""
+    name, fields = kind.__name__.lower(), {f.name for f in dataclasses.fields(kind)}
     require(
-        isinstance(store, allowed),
-        f"{name}: it learns from what its present policy did, and {type(store).__name__} hands out what older ones did; use acer or dqn",
+        "replay" in fields or "capacity" not in fields,
+        f"{name}: its replay is its own: set capacity and batch; only dqn is told which kind of replay",
+    )
+    require("replay" in fields, _older(name, "a replay"))
+
+
+def _older(name: str, what: str) -> str:
+    return (
+        f"{name}: it learns from what its present policy did, and {what} hands out what older ones did; use acer or dqn"
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_share, leaf, require
 
 Scores = Float[Array, " P"]
 
@@ -55,7 +55,7 @@ class Top(Directions):
     """b over the number of pairs."""
 
     def __check_init__(self) -> None:
-        require(not concrete(self.share) or 0 < self.share <= 1, lambda: f"es: share lies in (0, 1], not {self.share}")
+        check_share("es: share", self.share, "(0, 1]")
 
     def weigh(self, scores: Scores, sigma: Float[Array, ""]) -> Scores:
         pairs = len(scores) // 2

@@ -28,7 +28,7 @@ from yozh.agents.heads import Heads, Hyperbolic, Single
 from yozh.agents.optimisers import Adam, Optimiser
 from yozh.agents.sampling import Sampling, Uniform
 from yozh.agents.scales import Clipped, PopArt, Raw, Rewards, Same, Scale
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
+from yozh.agents.schedules import Counts, Linear, Schedule, check_ends, schedule
 from yozh.agents.sequences import MEMORY, check_room, check_window, folded, memory_before, part, windows
 from yozh.agents.targets import Hard, TargetUpdate
 from yozh.agents.values import C51, Expected, Outcomes, Values, taken
@@ -121,7 +121,7 @@ class DQN(ValueAgent):
             0 <= self.warm_up <= self.capacity,
             f"dqn: warm_up lies between 0 and the store of {self.capacity}, not at {self.warm_up}",
         )
-        within("dqn: epsilon", self.epsilon, 1.0)
+        check_ends("dqn: epsilon", self.epsilon)
         require(
             not isinstance(self.backup, Traced) or (isinstance(self.values, Expected) and self.n_step > 1),
             f"dqn: {type(self.backup).__name__} traces expected returns over windows: it takes values=Expected() and n_step > 1",
@@ -177,7 +177,7 @@ class DQN(ValueAgent):
         build = functools.partial(self.values.network, self.torso, spec, **sizes)
         net = build(key, core=self.core)
         noise = as_noise(self.noisy)
-        net = self.scale.install(net if noise is None else noise.install(net))
+        net = self.scale.install(net if noise is None else noise.install(net), spec)
         return self.heads.install(net, lambda: build(jax.random.fold_in(key, 1)))
 
     def init(self, key: Key[Array, ""], spec: Spec) -> State:
@@ -201,14 +201,15 @@ class DQN(ValueAgent):
         answer, memory = lift(net, question, memory, step.first)
         return self.heads.apart(answer), question, memory
 
-    def outcomes(self, net: Network, answer: Float[Array, "*b n"]) -> Outcomes:
+    def outcomes(self, net: Network, answer: Float[Array, "*b n"], obs: PyTree) -> Outcomes:
+        """What may come, by the network's answer about observations."""
         found = self.values.outcomes(answer)
-        return Outcomes(self.scale.decode(net, found.worth), found.chance)
+        return Outcomes(self.scale.decode(net, found.worth, obs), found.chance)
 
     def look(self, net: Network, about: Params | State, memory: PyTree, step: TimeStep, key: Key[Array, ""] | None) -> tuple[Look, PyTree]:  # fmt: skip
         axes = step.first.ndim
         answer, _, memory = self.answer(net, about, memory, step, key)
-        outcomes = self.outcomes(net, answer)
+        outcomes = self.outcomes(net, answer, step.obs)
         prefer, legal = self.values.prefer(outcomes), step.extras.get("legal")
         if legal is not None:
             legal = jnp.expand_dims(legal, tuple(range(axes, prefer.ndim - 1)))
@@ -259,12 +260,17 @@ class DQN(ValueAgent):
             looked = eqx.tree_at(lambda u: u.step.obs, batch, look(batch.step, memory_before(batch)))
             window = windows(looked, self.burn_in, self.positions, self.n_step)
             target = self.heads.targets(self.backup, lambda step: step.obs, window, self.gamma)
-        state = eqx.tree_at(lambda s: s.net, state, self.scale.follow(state.net, *target))
+        net = self.scale.follow(state.net, *target, folded(self.learnt_from(batch)).obs)
+        state = eqx.tree_at(lambda s: s.net, state, net)
         return self.descend(state, (batch, window, target), key)
+
+    def learnt_from(self, batch: Unroll) -> TimeStep:
+        """The steps of windows of replay that are learnt from, `[positions, B, ...]`."""
+        return part(batch.step, self.burn_in, self.burn_in + self.positions)
 
     def said(self, net: Network, state: State, batch: Unroll, key: Key[Array, ""]) -> tuple[Array, PyTree]:
         """What the network says of the steps that are learnt from, `[positions · B, actions, n]`, and what it was asked."""
-        steps = part(batch.step, self.burn_in, self.burn_in + self.positions)
+        steps = self.learnt_from(batch)
         if (
             self.core is None
         ):  # as sequences of one step: products of their gradient reach XLA in the form of its quick kernels
@@ -277,14 +283,15 @@ class DQN(ValueAgent):
     def loss(self, net: Network, state: State, batch: tuple[Unroll, Unroll, Target], key: Key[Array, ""]) -> tuple[Float[Array, ""], Any]:  # fmt: skip
         """`batch`: windows of replay, the windows of n transitions in them, and what the first actions of these were worth."""
         sequence, window, (outcomes, weight) = batch
-        known = self.values.known(outcomes)
-        target = Outcomes(self.scale.encode(net, known.worth), known.chance)
+        known, obs = self.values.known(outcomes), folded(self.learnt_from(sequence)).obs
+        target = Outcomes(self.scale.encode(net, known.worth, obs), known.chance)
         answer, question = self.said(perturbed(net, key), state, sequence, key)
         said = taken(answer, window.action[0])
         errors, error, metrics = self.heads.lesson(self.values, said, question, target, window)
         loss = losses.weighted_mean(errors * self.replay.weights(window.weight, state.counts), weight)
         metrics = {name: losses.weighted_mean(x, weight) for name, x in metrics.items()}
-        metrics["q"] = losses.weighted_mean(self.outcomes(net, said).mean().reshape(len(weight), -1).mean(-1), weight)
+        q = self.outcomes(net, said, obs).mean()
+        metrics["q"] = losses.weighted_mean(q.reshape(len(weight), -1).mean(-1), weight)
         metrics["reward_max"] = jnp.max(jnp.abs(window.step.reward))
         if self.noisy is not None:
             metrics["noise"] = mean_sigma(net)

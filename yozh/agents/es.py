@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import networks, returns
-from yozh.agents.base import GradientAgent, Params, State, acquainted, check_horizon
+from yozh.agents.base import GradientAgent, Params, State, acquainted, check_horizon, check_store
 from yozh.agents.directions import Differences, Directions, Ranks, Top
 from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.statistics import normalise
@@ -67,6 +67,7 @@ class ES(GradientAgent):
 
     def __check_init__(self) -> None:
         name = type(self).__name__.lower()
+        check_store(name, self.experience.store, (Episodes,))
         for field in ("streams", "length", "horizon"):
             require(getattr(self, field) > 0, f"{name}: {field} must be positive, not {getattr(self, field)}")
         if isinstance(self.sigma, Constant):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yozh import returns
-from yozh.core import Experience, Unroll, check_positive, check_share, concrete, leaf, require, static
+from yozh.core import Experience, Unroll, check_not_negative, check_positive, check_share, leaf, require, static
 from yozh.losses import weighted_mean
 from yozh.stores import Episodes
 
@@ -103,8 +103,7 @@ class VTrace(Estimator):
     def __check_init__(self) -> None:
         check_share("estimator.lam", self.lam)
         check_positive("estimator.rho_clip", self.rho_clip)
-        clip = self.c_clip
-        require(not concrete(clip) or clip >= 0, lambda: f"estimator.c_clip must not be negative, and is {clip}")
+        check_not_negative("estimator.c_clip", self.c_clip)
 
     def __call__(self, unroll: Unroll, reward: Rewards, value: Rewards, gamma: Float[Array, ""], ratio: Float[Array, "T B"] | None = None) -> Estimate:  # fmt: skip
         _, discount_t, lam_t, weight = returns.segment(unroll, gamma, self.lam)

@@ -99,7 +99,7 @@ class HCA(GradientAgent):
             require(getattr(self, name) > 0, f"hca: {name} must be positive, not {getattr(self, name)}")
         require(self.by in ("states", "returns"), f"hca: by is states or returns, not {self.by!r}")
         require(
-            not concrete(self.truncation) or self.truncation >= 1,
+            not concrete(self.truncation) or float(self.truncation) >= 1,
             lambda: f"hca: truncation must be 1 or more, not {self.truncation}",
         )
 

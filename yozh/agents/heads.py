@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from yozh.agents.backups import Backup, Looking, Target
 from yozh.agents.scales import PopArt, Scale
 from yozh.agents.values import ImplicitQuantile, Lesson, Outcomes, Values
-from yozh.core import Unroll, concrete, leaf, require, static
+from yozh.core import Unroll, check_not_negative, check_positive, check_share, concrete, leaf, require, static
 from yozh.networks.following import Following
 from yozh.networks.network import Network
 
@@ -127,7 +127,7 @@ class Horizons(Several):
     def __check_init__(self) -> None:
         require(len(self.others) > 0, "heads.others must name a discount or more")
         for x in self.others:
-            require(not concrete(x) or 0 <= x <= 1, lambda x=x: f"heads.others lie in [0, 1], not {x}")
+            check_share("each of heads.others", x)
 
     @property
     def count(self) -> int:
@@ -154,13 +154,14 @@ class Hyperbolic(Several):
     """Discounts."""
 
     def __check_init__(self) -> None:
-        require(not concrete(self.k) or self.k > 0, lambda: f"heads.k must be positive, not {self.k}")
+        check_positive("heads.k", self.k)
         require(self.count > 1, f"heads.count must be 2 or more, not {self.count}")
 
     def check(self, values: Values, scale: Scale, gamma: Float[Array, ""]) -> None:
         super().check(values, scale, gamma)
         require(
-            not concrete(gamma) or gamma < 1, "dqn: Hyperbolic's discounts would all be 1: gamma must be less than 1"
+            not concrete(gamma) or float(gamma) < 1,
+            "dqn: Hyperbolic's discounts would all be 1: gamma must be less than 1",
         )
 
     def nodes(self, gamma: Float[Array, ""]) -> Float[Array, " k"]:
@@ -192,13 +193,8 @@ class Bootstrapped(Several):
 
     def __check_init__(self) -> None:
         require(self.count > 1, f"heads.count must be 2 or more, not {self.count}")
-        require(
-            not concrete(self.chance) or 0 < self.chance <= 1, lambda: f"heads.chance lies in (0, 1], not {self.chance}"
-        )
-        require(
-            not concrete(self.prior) or self.prior >= 0,
-            lambda: f"heads.prior must not be negative, and is {self.prior}",
-        )
+        check_share("heads.chance", self.chance, "(0, 1]")
+        check_not_negative("heads.prior", self.prior)
 
     def install(self, net: Network, another: Callable[[], Network]) -> Network:
         fixed: Any = another()

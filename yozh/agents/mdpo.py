@@ -20,7 +20,7 @@ from yozh.agents.estimators import GAE, Estimator
 from yozh.agents.on_policy import OnPolicyAgent, Samples
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Linear, Schedule, schedule
-from yozh.core import Experience, Report, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Report, Unroll, check_positive, leaf, require, static
 from yozh.losses import explained_variance, squared, weighted_mean
 from yozh.networks import Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
@@ -77,8 +77,8 @@ class MDPO(OnPolicyAgent):
     """Steps T of each stream in one unroll."""
 
     def __check_init__(self) -> None:
-        t = self.t.value if isinstance(self.t, Constant) else None
-        require(t is None or not concrete(t) or t > 0, lambda: f"mdpo: t must be positive, not {t}")
+        if isinstance(self.t, Constant):
+            check_positive("mdpo: t", self.t.value)
         require(
             self.epochs * self.minibatches > 1,
             "mdpo: one update is plain gradient ascent, since the KL divergence has no gradient where it begins; more epochs or minibatches",

@@ -23,7 +23,7 @@ from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.sequences import check_room
 from yozh.agents.targets import Soft, TargetUpdate
-from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Report, Spec, Unroll, check_not_negative, check_positive, leaf, require, static
 from yozh.distributions import Categorical
 from yozh.losses import select, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
@@ -90,9 +90,9 @@ class OffPolicyMDPO(ActorQAgent):
             0 <= self.warm_up <= self.capacity,
             f"offpolicymdpo: warm_up lies between 0 and the store of {self.capacity}, not at {self.warm_up}",
         )
-        tau, t = self.temperature, self.step.value if isinstance(self.step, Constant) else None
-        require(t is None or not concrete(t) or t > 0, lambda: f"offpolicymdpo: step must be positive, not {t}")
-        require(not concrete(tau) or tau >= 0, lambda: f"offpolicymdpo: temperature must not be negative, and is {tau}")
+        if isinstance(self.step, Constant):
+            check_positive("offpolicymdpo: step", self.step.value)
+        check_not_negative("offpolicymdpo: temperature", self.temperature)
 
     @property
     def experience(self) -> Experience:

@@ -6,7 +6,7 @@ import equinox as eqx
 import optax
 from jaxtyping import Array, Float
 
-from yozh.core import concrete, leaf, require, static
+from yozh.core import check_positive, check_share, leaf, static
 
 
 class Optimiser(eqx.Module):
@@ -22,7 +22,7 @@ class Adam(Optimiser):
     """ε"""
 
     def __check_init__(self) -> None:
-        _check_epsilon(self.epsilon)
+        check_positive("descent.epsilon", self.epsilon)
 
     def __call__(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return optax.adam(learning_rate, eps=self.epsilon)
@@ -40,13 +40,8 @@ class RMSProp(Optimiser):
     """Whether m² is subtracted."""
 
     def __check_init__(self) -> None:
-        _check_epsilon(self.epsilon)
-        ok = not concrete(self.decay) or 0 <= self.decay < 1
-        require(ok, lambda: f"descent.decay lies in [0, 1), not {self.decay}")
+        check_positive("descent.epsilon", self.epsilon)
+        check_share("descent.decay", self.decay, "[0, 1)")
 
     def __call__(self, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return optax.rmsprop(learning_rate, self.decay, self.epsilon, centered=self.centred)
-
-
-def _check_epsilon(epsilon: Float[Array, ""]) -> None:
-    require(not concrete(epsilon) or epsilon > 0, lambda: f"descent.epsilon must be positive, not {epsilon}")

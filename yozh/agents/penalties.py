@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_not_negative, check_positive, leaf
 
 LEAST, MOST = 1e-6, 1e6
 
@@ -26,7 +26,7 @@ class Fixed(Penalty):
     beta: Float[Array, ""] = leaf(1.0)
 
     def __check_init__(self) -> None:
-        _refuse_negative(self.beta)
+        check_not_negative("penalty.beta", self.beta)
 
     def after(self, beta: Float[Array, ""], kl: Float[Array, ""]) -> Float[Array, ""]:
         return beta
@@ -41,10 +41,8 @@ class Adaptive(Penalty):
     """Before the first unroll."""
 
     def __check_init__(self) -> None:
-        _refuse_negative(self.beta)
-        require(
-            not concrete(self.target) or self.target > 0, lambda: f"penalty.target must be positive, not {self.target}"
-        )
+        check_not_negative("penalty.beta", self.beta)
+        check_positive("penalty.target", self.target)
 
     def after(self, beta: Float[Array, ""], kl: Float[Array, ""]) -> Float[Array, ""]:
         factor = jnp.where(kl > 1.5 * self.target, 2.0, jnp.where(kl < self.target / 1.5, 0.5, 1.0))
@@ -54,7 +52,3 @@ class Adaptive(Penalty):
 def as_penalty(penalty: Any) -> Penalty | None:
     """A number is a β that stays; `None` is no penalty."""
     return penalty if penalty is None or isinstance(penalty, Penalty) else Fixed(penalty)
-
-
-def _refuse_negative(beta: Array) -> None:
-    require(not concrete(beta) or beta >= 0, lambda: f"penalty.beta must not be negative, and is {beta}")

@@ -20,7 +20,7 @@ from yozh.agents.base import State
 from yozh.agents.on_policy import Samples
 from yozh.agents.ppo import PPO
 from yozh.agents.schedules import Schedule, schedule
-from yozh.core import Experience, Report, Spec, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Report, Spec, Unroll, check_not_negative, leaf, require, static
 from yozh.losses import squared, weighted_mean
 from yozh.networks import ActorCritic
 from yozh.networks.phasic import Phasic
@@ -46,7 +46,7 @@ class PPG(PPO):
             not self.shared,
             "ppg: the phase hands to the policy's trunk what the value's has learnt, and needs both; leave shared false",
         )
-        require(not concrete(self.clone) or self.clone >= 0, lambda: f"ppg: clone must not be negative, and is {self.clone}")  # fmt: skip
+        check_not_negative("ppg: clone", self.clone)
         for field in ("policy_phases", "auxiliary_epochs"):
             require(getattr(self, field) > 0, f"ppg: {field} must be positive, not {getattr(self, field)}")
 

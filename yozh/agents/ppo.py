@@ -102,7 +102,8 @@ class PPO(OnPolicyAgent):
         if self.target_kl is not None:
             check_positive(f"{name}: target_kl", self.target_kl)
         require(
-            most is None or not concrete(most) or most > 1, lambda: f"{name}: dual_clip must be above 1, not {most}"
+            most is None or not concrete(most) or float(most) > 1,
+            lambda: f"{name}: dual_clip must be above 1, not {most}",
         )
 
     @property

@@ -17,12 +17,12 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import networks, returns, spaces
-from yozh.agents.base import Params, State, ValueAgent
+from yozh.agents.base import Params, State, ValueAgent, check_store
 from yozh.agents.exploration import epsilon_greedy, greedy
 from yozh.agents.minibatches import Sequences, check_sizes
 from yozh.agents.scales import Raw, Rewards
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
-from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
+from yozh.agents.schedules import Counts, Linear, Schedule, check_ends, schedule
+from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, check_share, leaf, static
 from yozh.losses import select, squared, weighted_mean
 from yozh.networks import Auto, Blueprint, QNetwork
 from yozh.networks.cores import CoreBlueprint
@@ -75,6 +75,7 @@ class PQN(ValueAgent):
     """Steps T of each stream in one unroll."""
 
     def __check_init__(self) -> None:
+        check_store("pqn", self.experience.store)
         check_sizes(
             "pqn",
             streams=self.streams,
@@ -83,8 +84,8 @@ class PQN(ValueAgent):
             minibatches=self.minibatches,
             whole=self.core is not None,
         )
-        within("pqn: epsilon", self.epsilon, 1.0)
-        require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"pqn: lam lies in [0, 1], not {self.lam}")
+        check_ends("pqn: epsilon", self.epsilon)
+        check_share("pqn: lam", self.lam)
 
     @property
     def experience(self) -> Experience:

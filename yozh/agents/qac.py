@@ -21,7 +21,7 @@ from yozh.agents.actor_critic import critic_scaled
 from yozh.agents.actor_q import ActorQAgent, expected
 from yozh.agents.base import State, check_store
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Unroll, check_not_negative, check_share, leaf, require, static
 from yozh.losses import action_baseline, explained_variance, policy_gradient, select, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -71,9 +71,8 @@ class QAC(ActorQAgent):
             self.worth in ("advantage", "value", "corrected"),
             f"qac: worth is advantage, value or corrected, not {self.worth!r}",
         )
-        require(not concrete(self.lam) or 0 <= self.lam <= 1, lambda: f"qac: lam lies in [0, 1], not {self.lam}")
-        rate = self.critic_rate
-        require(not concrete(rate) or rate >= 0, lambda: f"qac: critic_rate must not be negative, and is {rate}")
+        check_share("qac: lam", self.lam)
+        check_not_negative("qac: critic_rate", self.critic_rate)
 
     @property
     def experience(self) -> Experience:

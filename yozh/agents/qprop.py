@@ -27,7 +27,19 @@ from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Constant, Counts, Schedule, schedule
 from yozh.agents.sequences import MEMORY, check_room, memory_before
 from yozh.agents.targets import Soft
-from yozh.core import AnyArray, Experience, Report, Spec, TimeStep, Unroll, YozhError, concrete, leaf, require, static
+from yozh.core import (
+    AnyArray,
+    Experience,
+    Report,
+    Spec,
+    TimeStep,
+    Unroll,
+    YozhError,
+    check_positive,
+    leaf,
+    require,
+    static,
+)
 from yozh.losses import action_baseline, explained_variance, linear_baseline, squared, weighted_mean, weighted_variance
 from yozh.networks import ActionValue, ActorCritic, Auto, Blueprint, Network
 from yozh.networks.cores import CoreBlueprint
@@ -146,11 +158,8 @@ class QProp(ActorCriticAgent):
             f"qprop: {self.critic_steps} x {self.batch} transitions are no whole number of windows of {self.length}",
         )
         check_room("qprop", self.streams, self.length, self.capacity)
-        rate = self.critic_learning_rate.value if isinstance(self.critic_learning_rate, Constant) else None
-        require(
-            rate is None or not concrete(rate) or rate > 0,
-            lambda: f"qprop: critic_learning_rate must be positive, not {rate}",
-        )
+        if isinstance(self.critic_learning_rate, Constant):
+            check_positive("qprop: critic_learning_rate", self.critic_learning_rate.value)
         require(min(self.critic_widths, default=1) > 0, f"qprop: critic_widths are positive, not {self.critic_widths}")
 
     @property

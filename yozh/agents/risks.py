@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_share, leaf
 
 
 class Risk(eqx.Module):
@@ -42,7 +42,7 @@ class CVaR(Distortion):
     alpha: Float[Array, ""] = leaf(0.25)
 
     def __check_init__(self) -> None:
-        require(not concrete(self.alpha) or 0 < self.alpha <= 1, lambda: f"risk.alpha lies in (0, 1], not {self.alpha}")
+        check_share("risk.alpha", self.alpha, "(0, 1]")
 
     def distort(self, level: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         return jnp.minimum(level / self.alpha, 1.0)

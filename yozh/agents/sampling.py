@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yozh.agents.schedules import Counts, Linear, Schedule, schedule, within
-from yozh.core import Store, concrete, leaf, require, static
+from yozh.agents.schedules import Counts, Linear, Schedule, check_ends, schedule
+from yozh.core import Store, check_share, leaf, static
 from yozh.stores import PrioritisedReplay, Replay
 from yozh.stores.prioritised import Kind
 
@@ -51,8 +51,8 @@ class Prioritised(Sampling):
 
     def __check_init__(self) -> None:
         PrioritisedReplay(1, 1, 1, self.alpha, self.kind)
-        within("replay.beta", self.beta, 1.0)
-        require(not concrete(self.peak) or 0 <= self.peak <= 1, lambda: f"replay.peak lies in [0, 1], not {self.peak}")
+        check_ends("replay.beta", self.beta)
+        check_share("replay.peak", self.peak)
 
     def store(self, capacity: int, batch: int, window: int, lead: int = 0, positions: int = 1) -> PrioritisedReplay:
         return PrioritisedReplay(capacity, batch, window, self.alpha, self.kind, lead, positions)

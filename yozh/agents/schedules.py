@@ -1,6 +1,7 @@
 """Hyper-parameters that change while an agent learns: small modules of its counts."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_positive, check_share, leaf, require
 
 
 class Counts(eqx.Module):
@@ -56,10 +57,7 @@ class Linear(Schedule):
     """Environment steps of the whole run; `over` fills it in."""
 
     def __check_init__(self) -> None:
-        require(
-            not concrete(self.fraction) or self.fraction > 0,
-            lambda: f"the fraction of a linear schedule must be positive, not {self.fraction}",
-        )
+        check_positive("the fraction of a linear schedule", self.fraction)
 
     def ends(self) -> tuple[Float[Array, ""], ...]:
         return self.start, self.end
@@ -77,10 +75,7 @@ class Multiplicative(Schedule):
     floor: Float[Array, ""] = leaf(0.01)
 
     def __check_init__(self) -> None:
-        require(
-            not concrete(self.factor) or 0 <= self.factor <= 1,
-            lambda: f"the factor of a multiplicative schedule lies in [0, 1], not {self.factor}",
-        )
+        check_share("the factor of a multiplicative schedule", self.factor)
 
     def ends(self) -> tuple[Float[Array, ""], ...]:
         return self.start, self.floor
@@ -100,11 +95,10 @@ def schedule(default: Any) -> Any:
     return eqx.field(default=default, converter=as_schedule)
 
 
-def within(name: str, x: Schedule, high: float | None = None) -> None:
-    """Refuses a schedule that goes below 0, or above `high`."""
-    says = f"{name} must not be negative, and is" if high is None else f"{name} lies in [0, {high:g}], not"
-    for end in map(float, filter(concrete, x.ends())):  # as Python's numbers: an agent is made within traced code too
-        require(end >= 0 and (high is None or end <= high), lambda end=end: f"{says} {end:g}")
+def check_ends(name: str, x: Schedule, check: Callable[[str, Any], None] = check_share) -> None:
+    """Refuses a schedule that begins or ends where `check` refuses a number."""
+    for end in x.ends():
+        check(name, end)
 
 
 def over(agent: Any, steps: int) -> Any:

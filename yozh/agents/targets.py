@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_positive, check_share, leaf
 
 
 class TargetUpdate(eqx.Module):
@@ -22,9 +22,7 @@ class Hard(TargetUpdate):
     period: Int[Array, ""] = eqx.field(default=1000, converter=lambda x: jnp.asarray(x, jnp.int32))
 
     def __check_init__(self) -> None:
-        require(
-            not concrete(self.period) or self.period > 0, lambda: f"target.period must be positive, not {self.period}"
-        )
+        check_positive("target.period", self.period)
 
     def __call__(self, online: PyTree, target: PyTree, updates: Int[Array, ""]) -> PyTree:
         due = updates % self.period == 0
@@ -37,7 +35,7 @@ class Soft(TargetUpdate):
     rate: Float[Array, ""] = leaf(0.005)
 
     def __check_init__(self) -> None:
-        require(not concrete(self.rate) or 0 < self.rate <= 1, lambda: f"target.rate lies in (0, 1], not {self.rate}")
+        check_share("target.rate", self.rate, "(0, 1]")
 
     def __call__(self, online: PyTree, target: PyTree, updates: Int[Array, ""]) -> PyTree:
         return jax.tree.map(lambda o, t: self.rate * o + (1.0 - self.rate) * t, online, target)

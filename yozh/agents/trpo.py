@@ -25,7 +25,7 @@ from yozh.agents.natural import Judge, Vector, backtrack, conjugate_gradients, f
 from yozh.agents.on_policy import OnPolicyAgent, Samples
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, schedule
-from yozh.core import Experience, Report, Unroll, concrete, leaf, require, static
+from yozh.core import Experience, Report, Unroll, check_not_negative, check_positive, check_share, leaf, require, static
 from yozh.losses import explained_variance, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -85,11 +85,8 @@ class NaturalAgent(OnPolicyAgent):
             not self.shared,
             f"{name}: a natural step of a shared trunk would move the value too, which is fitted on its own; leave shared false",
         )
-        require(not concrete(self.delta) or self.delta > 0, lambda: f"{name}: delta must be positive, not {self.delta}")
-        require(
-            not concrete(self.damping) or self.damping >= 0,
-            lambda: f"{name}: damping must not be negative, and is {self.damping}",
-        )
+        check_positive(f"{name}: delta", self.delta)
+        check_not_negative(f"{name}: damping", self.damping)
         for field in ("solver_steps", "thin"):
             size = getattr(self, field)
             require(size > 0, f"{name}: {field} must be positive, not {size}")
@@ -169,9 +166,7 @@ class TRPO(NaturalAgent):
     """Steps that the line search tries, at the most."""
 
     def __check_init__(self) -> None:
-        require(
-            not concrete(self.shrink) or 0 < self.shrink < 1, lambda: f"trpo: shrink lies in (0, 1), not {self.shrink}"
-        )
+        check_share("trpo: shrink", self.shrink, "(0, 1)")
         require(self.tries > 0, f"trpo: tries must be positive, not {self.tries}")
 
     def move(self, judge: Judge, weights: Vector, step: Vector) -> tuple[Vector, dict[str, Array]]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from yozh import losses
 from yozh.agents.risks import Mean, Risk
-from yozh.core import Spec, concrete, leaf, require, static
+from yozh.core import Spec, check_positive, concrete, leaf, require, static
 from yozh.networks import Blueprint, QNetwork
 from yozh.networks.cores import CoreBlueprint
 from yozh.networks.network import Network
@@ -177,7 +177,7 @@ class QuantileRegression(Distributional):
 
     def __check_init__(self) -> None:
         require(self.quantiles > 0, f"values.quantiles must be positive, not {self.quantiles}")
-        _check_kappa(self.kappa)
+        check_positive("values.kappa", self.kappa)
 
     @property
     def numbers(self) -> int:
@@ -206,7 +206,7 @@ class ImplicitQuantile(Distributional):
     def __check_init__(self) -> None:
         for name in ("samples", "cosines"):
             require(getattr(self, name) > 0, f"values.{name} must be positive, not {getattr(self, name)}")
-        _check_kappa(self.kappa)
+        check_positive("values.kappa", self.kappa)
 
     @property
     def numbers(self) -> int:
@@ -240,7 +240,3 @@ def _equally_likely(answer: Float[Array, "*b n"]) -> Outcomes:
 def _quantile_lesson(answer: Float[Array, "B n"], fraction: Float[Array, "B n"], target: Outcomes, kappa: Float[Array, ""]) -> Lesson:  # fmt: skip
     loss = losses.quantile_huber(answer, target.worth, fraction, kappa, target.chance) / kappa
     return Lesson(loss, jnp.abs(target.mean() - answer.mean(-1)), {})
-
-
-def _check_kappa(kappa: Float[Array, ""]) -> None:
-    require(not concrete(kappa) or kappa > 0, lambda: f"values.kappa must be positive, not {kappa}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from yozh.core import concrete, leaf, require
+from yozh.core import check_positive, leaf, require
 
 T = TypeVar("T")
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 class NoisyLinear(eqx.Module):
     """`y = (μ_w + σ_w ε_w) x + μ_b + σ_b ε_b`. Called, it gives the mean, ε = 0; `perturbed` draws ε."""
 
-    weight: Float[Array, "outputs inputs"]
-    """μ_w"""
-    bias: Float[Array, " outputs"]
+    weight: Float[Array, "*each outputs inputs"]
+    """μ_w; of several layers side by side, each with a draw of its own, where more axes lead."""
+    bias: Float[Array, "*each outputs"]
     """μ_b"""
-    weight_sigma: Float[Array, "outputs inputs"]
-    bias_sigma: Float[Array, " outputs"]
+    weight_sigma: Float[Array, "*each outputs inputs"]
+    bias_sigma: Float[Array, "*each outputs"]
     noise: "type[Noise]" = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
@@ -32,10 +32,13 @@ class NoisyLinear(eqx.Module):
     @property
     def numbers(self) -> int:
         """How many its noise is made of."""
-        return self.noise.numbers(*self.weight.shape)
+        *each, outputs, inputs = self.weight.shape
+        return math.prod(each) * self.noise.numbers(outputs, inputs)
 
     def perturbed(self, x: Float[Array, " numbers"]) -> "NoisyLinear":
         """With ε, made of standard normal numbers, added to μ."""
+        if self.weight.ndim > 2:
+            return jax.vmap(NoisyLinear.perturbed)(self, x.reshape(len(self.weight), -1))
         by_weight, by_bias = self.noise.shaped(x, *self.weight.shape)
         moved = (self.weight + self.weight_sigma * by_weight, self.bias + self.bias_sigma * by_bias)
         return eqx.tree_at(lambda m: (m.weight, m.bias), self, moved)
@@ -47,7 +50,7 @@ class Noise(eqx.Module):
     sigma: eqx.AbstractVar[Array]
 
     def __check_init__(self) -> None:
-        require(not concrete(self.sigma) or self.sigma > 0, lambda: f"noisy.sigma must be positive, not {self.sigma}")
+        check_positive("noisy.sigma", self.sigma)
 
     @abc.abstractmethod
     def first(self, inputs: int) -> Float[Array, ""]:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from yozh.core import Drawn, Store, Unroll, concrete, leaf, require, static
+from yozh.core import Drawn, Store, Unroll, check_share, leaf, require, static
 from yozh.stores.ranks import Ranks
 from yozh.stores.ring import Ring
 from yozh.stores.sums import Sums
@@ -60,11 +60,7 @@ class PrioritisedReplay(Store):
     """Transitions that are learnt from; windows are drawn unless all of these begin at last steps."""
 
     def __check_init__(self) -> None:
-        # as Python's number: a store is made within traced code too, where comparing arrays is no answer
-        require(
-            not concrete(self.alpha) or 0 <= float(self.alpha) <= 1,
-            lambda: f"replay.alpha lies in [0, 1], not {self.alpha}",
-        )
+        check_share("replay.alpha", self.alpha)
         kinds = ("proportional", "rank")
         require(self.kind in kinds, f"replay.kind must be one of {', '.join(kinds)}, not {self.kind!r}")
 

@@ -40,7 +40,8 @@ def errors(way: str, alpha: Float[Array, ""], key: Key[Array, ""]) -> Float[Arra
     reward, scale = WAYS[way]
     draw, build = jax.random.split(key)
     spec = Spec(Box((BITS,)), Discrete(1))
-    net = scale.install(QNetwork(MLP((10, 10, 10), "tanh", "uniform"), None, spec, build, actions=1, dueling=False))
+    net = QNetwork(MLP((10, 10, 10), "tanh", "uniform"), None, spec, build, actions=1, dueling=False)
+    net = scale.install(net, spec)
 
     def step(net: Network, target: Array) -> tuple[Network, Array]:
         bits = (target.astype(jnp.int32) >> jnp.arange(BITS, dtype=jnp.int32) & 1).astype(jnp.float32)
