@@ -32,6 +32,7 @@ ZOO_PPO = dict(threads=1, env="LunarLander-v3", n_envs=16, n_steps=1024, batch_s
 ZOO_TRPO = dict(
     threads=1, library="sb3_contrib", algorithm="TRPO", n_envs=2, gamma=0.99, learning_rate=1e-3, n_critic_updates=20
 )
+ZOO_TRPO_CARTPOLE = ZOO_TRPO | dict(env="CartPole-v1", n_steps=512, batch_size=512, gae_lambda=0.98, cg_damping=1e-3)
 ZOO_TRPO_CHEETAH = ZOO_TRPO | dict(env="HalfCheetah-v5", normalise=True, n_steps=1024, batch_size=128, gae_lambda=0.95,
                                    cg_max_steps=25, cg_damping=0.1, target_kl=0.04)  # fmt: skip
 
@@ -121,9 +122,12 @@ CASES = {
         10.0, 200_000, 10_000, "All layers noisy. The peer's trainer, with its evaluation and logging, is left out. " + RESETS,
     ),
     "trpo-cartpole": Case(
-        "trpo-cartpole", "sb3_on_policy", "contrib",
-        ZOO_TRPO | dict(env="CartPole-v1", n_steps=512, batch_size=512, gae_lambda=0.98, cg_damping=1e-3),
-        8.0, 1_000_000, 20_000, "The zoo's settings. " + RESETS,
+        "trpo-cartpole", "sb3_on_policy", "contrib", ZOO_TRPO_CARTPOLE, 8.0, 1_000_000, 20_000, "The zoo's settings. " + RESETS,
+    ),
+    "npg-cartpole": Case(
+        "npg-cartpole", "sb3_on_policy", "contrib", ZOO_TRPO_CARTPOLE, 8.0, 1_000_000, 20_000,
+        "The zoo's settings for TRPO, which the peer runs: it searches along the line where NPG takes the whole step, and has no NPG. "
+        + RESETS,
     ),
     "trpo-cheetah": Case(
         "trpo-cheetah", "sb3_on_policy", "contrib", ZOO_TRPO_CHEETAH, 8.0, 200_000, 10_000,

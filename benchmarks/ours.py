@@ -8,7 +8,7 @@ import time
 import jax
 
 from yozh import environments
-from yozh.agents import A2C, DQN, PPO, TRPO, Linear
+from yozh.agents import A2C, DQN, NPG, PPO, TRPO, Linear
 from yozh.agents.estimators import GAE
 from yozh.agents.sampling import Prioritised
 from yozh.agents.schedules import over
@@ -38,7 +38,7 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
                  length=1024, minibatches=256)  # fmt: skip
     cheetah = PPO(learning_rate=3e-4, epochs=10, streams=8, length=256, minibatches=32)
     trust = dict(learning_rate=1e-3, epochs=20, torso=MLP((64, 64), "tanh"), streams=2)
-    zoo_cartpole = TRPO(damping=1e-3, estimator=GAE(0.98), minibatches=2, length=512, **trust)
+    zoo_cartpole = dict(damping=1e-3, estimator=GAE(0.98), minibatches=2, length=512, **trust)
     zoo_cheetah = TRPO(delta=0.04, solver_steps=25, minibatches=16, length=1024, normalise_observations=True,
                        scale_rewards=True, **trust)  # fmt: skip
     busy = dict(learning_rate=2.5e-4, streams=10, batch=128, update_every=10, target=Hard(50), capacity=10_000, warm_up=10_000,
@@ -68,7 +68,8 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
         "dqn-lander-hosted": (DQN(streams=16, length=4), "LunarLander-v3", "gymnasium"),
         "ppo-lander-hosted": (lander, "LunarLander-v3", "gymnasium"),
         "ppo-cheetah-hosted": (cheetah, "HalfCheetah-v5", "gymnasium"),
-        "trpo-cartpole": (zoo_cartpole, "CartPole-v1", None),
+        "trpo-cartpole": (TRPO(**zoo_cartpole), "CartPole-v1", None),
+        "npg-cartpole": (NPG(**zoo_cartpole), "CartPole-v1", None),
         "trpo-cheetah": (zoo_cheetah, "HalfCheetah-v5", None),
         "trpo-cheetah-16": (dataclasses.replace(zoo_cheetah, streams=16, length=128), "HalfCheetah-v5", None),
         "trpo-cheetah-hosted": (zoo_cheetah, "HalfCheetah-v5", "gymnasium"),

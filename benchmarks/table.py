@@ -82,7 +82,7 @@ def run(agent: Any, env: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def drawn(table: Any, found: dict[str, Any]) -> str:
-    """Means over the seeds with 95 % bootstrap intervals; below them the seconds of training one run."""
+    """Means over the seeds with 95 % bootstrap intervals; beside them the seconds of one run."""
     envs = shown(table, found)
     lines = [f"| method | {' | '.join(f'{e}, {table.STEPS[e]:,}' for e in envs)} |", "| --- " * (len(envs) + 1) + "|"]
     for method in table.METHODS:
@@ -97,7 +97,10 @@ def machines(found: dict[str, Any]) -> str:
     """Seconds of one are not those of another."""
     runs = Counter(run.get("cpu", found["hardware"]["cpu"]) for run in found["runs"].values())
     cpus = ", ".join(f"{cpu} ({n} runs)" for cpu, n in runs.most_common())
-    return f"Measured on {found['hardware']['cores']} cores without a GPU, other work beside it: {cpus}."
+    return (
+        f"Measured on {found['hardware']['cores']} cores without a GPU, other work beside it: {cpus}. Seconds are those of a core, compilation "
+        "and evaluation included."
+    )
 
 
 def summed(table: Any, found: dict[str, Any], envs: list[str]) -> str:
@@ -151,7 +154,7 @@ def cell(runs: dict[str, Any], prefix: str) -> str:
     if not scores:
         return mine[0]["error"] if mine else ""
     low, high = mean_interval(scores)
-    seconds = np.median([r["train_seconds"] for r in mine if "train_seconds" in r])
+    seconds = np.median([r["cpu_seconds"] for r in mine if "mean_return" in r])
     failed = f", {len(mine) - len(scores)} failed" if len(mine) > len(scores) else ""
     return f"{np.mean(scores):.4g} ({low:.4g} to {high:.4g}); {len(scores)} seeds, {seconds:.0f} s{failed}"
 

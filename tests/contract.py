@@ -12,6 +12,7 @@ from jaxtyping import Array, Key, PyTree
 from yozh.agents import (
     A2C,
     ACER,
+    ARS,
     DQN,
     ES,
     HCA,
@@ -31,7 +32,7 @@ from yozh.agents import (
     QProp,
 )  # fmt: skip
 from yozh.agents.backups import Munchausen
-from yozh.agents.directions import Differences, Ranks
+from yozh.agents.directions import Differences, Ranks, Top
 from yozh.agents.estimators import GAE, Mean, NStep, TotalReturn
 from yozh.agents.heads import Bootstrapped
 from yozh.agents.optimisers import RMSProp
@@ -238,6 +239,9 @@ SMALL: dict[str, Small] = {
 }  # fmt: skip
 
 SMALL_VARIANTS: dict[str, Agent] = {
+    # σ shows in its scores alone, so steps are as long as σ; of two pairs `Top(0.9)` keeps both
+    "ars": ARS(learning_rate=Linear(3.0, 0.0), sigma=Linear(0.3, 0.1), weight_decay=0.1, max_gradient_norm=0.1, directions=Top(0.9),
+               streams=4, length=4, horizon=12),
     "vpg": VPG(learning_rate=Linear(1e-2, 0.0), torso=NET, streams=2, length=8, horizon=40, fit=Regression(3), max_gradient_norm=0.1,
                entropy_coefficient=0.01),
     "finitedifferences": FiniteDifferences(learning_rate=Linear(1e-1, 0.0), sigma=Linear(0.3, 0.1), weight_decay=0.1, torso=NET,

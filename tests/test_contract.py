@@ -123,21 +123,21 @@ def test_what_a_field_cannot_be_is_refused(name: str, field: str):
         dataclasses.replace(SMALL[name].agent, **{field: SMALL[name].refused[field]})
 
 
-@every
+@trained
 def test_what_is_not_of_a_fields_type_is_refused(name: str, unchecked: None):
-    agent = SMALL[name].agent
+    agent = TRAINED[name]
     for field in dataclasses.fields(agent):
         if "converter" not in field.metadata:
             with pytest.raises(YozhError, match=f"^{name}: {field.name} takes .*, not <object"):
                 dataclasses.replace(agent, **{field.name: object()})
 
 
-@every
+@trained
 def test_numbers_that_make_no_sense_are_refused_and_numbers_of_many_agents_are_not_looked_at(name: str):
     for field, value in {"learning_rate": -1.0, "max_gradient_norm": 0.0, "gamma": 1.5}.items():
         with pytest.raises(YozhError, match=f"^{name}: {field} "):
-            dataclasses.replace(SMALL[name].agent, **{field: value})
-        many = jax.vmap(lambda x, f=field: dataclasses.replace(SMALL[name].agent, **{f: x}))(jnp.full(2, value))
+            dataclasses.replace(TRAINED[name], **{field: value})
+        many = jax.vmap(lambda x, f=field: dataclasses.replace(TRAINED[name], **{f: x}))(jnp.full(2, value))
         assert jax.tree.leaves(getattr(many, field))[0].shape == (2,)
 
 
@@ -170,9 +170,9 @@ def test_room_changes_nothing(name: str, field: str):
     assert np.abs(one - two).mean() < 1e-3, "rounding apart, which a step of Adam can make as large as itself"
 
 
-@every
+@trained
 def test_seeds_and_numbers_vmapped_equal_a_loop(name: str):
-    agent = over(SMALL[name].agent, STEPS)
+    agent = over(TRAINED[name], STEPS)
     env = batched(agent, cartpole(agent))
     path = next(p for p, _ in jax.tree_util.tree_leaves_with_path(agent) if "learning_rate" in jax.tree_util.keystr(p))
     agents = [vary(agent, path, lambda x, s=s: x * s) for s in (0.3, 0.1)]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.contract import SMALL, train
+from yozh import agents
 from yozh.agents import DQN, Constant, Linear, Multiplicative
 from yozh.agents.minibatches import shuffle
 from yozh.agents.optimisers import Adam, RMSProp
+from yozh.agents.sampling import Uniform
 from yozh.agents.schedules import Counts, over
 from yozh.agents.statistics import Running, normalise, observation_statistics, update
 from yozh.agents.targets import Hard, Soft
@@ -112,6 +114,25 @@ def test_optimisers_that_there_are_not():
     for bad in (lambda: Adam(0.0), lambda: RMSProp(1.0), lambda: RMSProp(epsilon=0.0)):
         with pytest.raises(YozhError, match="descent"):
             bad()
+
+
+@pytest.mark.parametrize("name", agents.names())
+def test_a_replay_is_refused_by_all_that_have_none_to_choose(name: str):
+    """In one line that says why, where Python would only say that it knows no such keyword."""
+    kind = agents.names()[name]
+    if "replay" in {f.name for f in dataclasses.fields(kind)}:
+        assert name == "dqn" and kind(replay=Uniform()).replay == Uniform()
+        return
+    own = name in ("acer", "offpolicymdpo", "qprop")
+    says = (
+        "its replay is its own: set capacity and batch; .*"
+        if own
+        else "it learns from .* and a replay hands out .* use acer or dqn"
+    )
+    with pytest.raises(YozhError, match=f"^{name}: {says}$"):
+        kind(replay=Uniform())
+    with pytest.raises(TypeError, match="unexpected keyword argument 'replays'"):
+        kind(replays=Uniform())
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 512, 1000])

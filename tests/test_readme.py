@@ -40,7 +40,7 @@ def modules(folder: Path) -> None:
 
 
 PAGES = {"a2c": "a2c", "reinforce": "reinforce vpg", "hca": "hca", "es": "es ars finitedifferences", "acer": "acer qac", "ppo": "ppo",
-         "mdpo_off_policy": "offpolicymdpo", "trpo": "trpo npg", "mdpo": "mdpo", "qprop": "qprop", "ppo ppg": "ppg"}  # fmt: skip
+         "mdpo_off_policy": "offpolicymdpo", "trpo": "trpo npg", "mdpo": "mdpo", "qprop": "qprop", "pqn": "pqn", "ppo ppg": "ppg"}  # fmt: skip
 
 
 @pytest.mark.parametrize("pages", PAGES)

@@ -30,6 +30,7 @@ from yozh.studies import (
     overestimation,
     poor_critic,
     popart_outlier,
+    pqn_lambda,
     recall,
     replay,
     risk,
@@ -56,6 +57,7 @@ STUDIES = {
     "n_step_u": (n_step_u, 500),
     "natural_gradient": (natural_gradient, None),
     "poor_critic": (poor_critic, 10),
+    "pqn_lambda": (pqn_lambda, 2),
     "recall": (recall, 2),
     "staleness": (staleness, None),
 }
@@ -63,7 +65,7 @@ STUDIES = {
 ENDS = {name: bank.METHODS[name] for name in ("finite differences", "actor-critic")}
 TWO = {name: iid.AGENTS[name] for name in ("16 streams × 5 steps", "1 stream × 80 steps")}
 SMALLER = {"bank": {"METHODS": ENDS}, "iid": {"AGENTS": TWO}, "deep_sea": {"LIMITS": {6: 300, 8: 500}, "BLIND": 500}}
-LONG = {"bank", "iid", "n_step_u", "poor_critic", "recall"}
+LONG = {"bank", "iid", "n_step_u", "poor_critic", "pqn_lambda", "recall"}
 
 NAMES = [*STUDIES, "annealing_noise", "blind_cliffwalk", "duplicated_actions", "overestimation", "popart_outlier", "replay", "risk",
          "soft_divergence"]  # fmt: skip

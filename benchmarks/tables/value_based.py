@@ -16,9 +16,9 @@ from yozh.core import Agent
 from yozh.networks import Auto
 from yozh.presets import find, names
 
-MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar")
+MINATAR = ("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar")
 
-STEPS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000, "LunarLander-v3": 400_000} | dict.fromkeys(MINATAR, 100_000)  # fmt: skip
+STEPS = {"CartPole-v1": 50_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000, "LunarLander-v3": 200_000} | dict.fromkeys(MINATAR, 100_000)  # fmt: skip
 """Of every method in an environment."""
 
 SUPPORT = {"CartPole-v1": (0.0, 100.0), "Acrobot-v1": (-100.0, 0.0), "MountainCar-v0": (-100.0, 0.0), "LunarLander-v3": (-300.0, 300.0)} | dict.fromkeys(MINATAR, (-1.0, 30.0))  # fmt: skip
@@ -66,6 +66,6 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
 PUBLISHED = {
     "rl-zoo, DQN": {"CartPole-v1": "500", "Acrobot-v1": "-77", "MountainCar-v0": "-101", "LunarLander-v3": "154, 100k"},
     "rl-zoo, QR-DQN": {"CartPole-v1": "500", "Acrobot-v1": "-69", "MountainCar-v0": "-106", "LunarLander-v3": "70, 100k"},
-    "MinAtar's DQN, 5M frames": {"Asterix-MinAtar": "17", "Breakout-MinAtar": "10", "Freeway-MinAtar": "50", "SpaceInvaders-MinAtar": "44"},
+    "MinAtar's DQN, 5M frames": {"Asterix-MinAtar": "17", "Breakout-MinAtar": "10", "Freeway-MinAtar": "50", "Seaquest-MinAtar": "20", "SpaceInvaders-MinAtar": "44"},
 }  # fmt: skip
 """One run each of rl-zoo, the means of Young and Tian (2019); after other numbers of steps where these are named."""

@@ -14,6 +14,7 @@ from yozh.presets import (
     dqn,
     dqn_lecture,
     es,
+    hca,
     mdpo,
     npg,
     ppg,
@@ -33,7 +34,25 @@ __all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read",
 
 _PRESETS = {
     (module.__name__.rpartition(".")[2].replace("_", "-"), env): preset
-    for module in (a2c, acer, ars, dqn, dqn_lecture, es, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg)
+    for module in (
+        a2c,
+        acer,
+        ars,
+        dqn,
+        dqn_lecture,
+        es,
+        hca,
+        mdpo,
+        npg,
+        ppg,
+        ppo,
+        pqn,
+        qac,
+        qprop,
+        reinforce,
+        trpo,
+        vpg,
+    )
     for env, preset in module.PRESETS.items()
 }
 
