@@ -75,7 +75,7 @@ def step_by_step(agent: DQN, net: Any, batch: Unroll) -> np.ndarray:
         for t in range(len(batch.action)):
             m = jnp.where(batch.step.first[t, b], jnp.zeros_like(m), m)
             answer, m = net(batch.step.obs[t, b], m)
-            row.append(agent.outcomes(net, answer).mean())
+            row.append(agent.outcomes(net, answer, batch.step.obs[t, b]).mean())
         said.append(row)
     return np.moveaxis(np.asarray(said, np.float64), 0, 1)
 
