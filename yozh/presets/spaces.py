@@ -75,7 +75,7 @@ SPACE: dict[str, Range | Choice] = {
     "delta": Range(1e-3, 1.0, log=True),
     "damping": Range(1e-3, 1.0, log=True),
     "value-coefficient": Range(0.1, 1.0, log=True),
-    "entropy-coefficient": Range(1e-5, 0.1, log=True),
+    "entropy-coefficient": Range(1e-5, 0.5, log=True),
     "max-gradient-norm": Range(0.3, 10.0, log=True),
     "epsilon.end": Range(0.01, 0.2, log=True),
     "epsilon.fraction": Range(0.02, 0.8),
