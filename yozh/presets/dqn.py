@@ -39,6 +39,6 @@ PRESETS = {
         DQN(learning_rate=Linear(5e-4, 0.0), epsilon=Linear(1.0, 0.05, 0.2), torso=CNN.minatar(init="uniform"), target=Soft(0.005),
             batch=64, capacity=200_000, warm_up=5000, update_every=8, double=True, n_step=3),
         steps=1_000_000,
-        reached="not measured yet",
+        reached="22 on seed 400 in 4 min",
     ),
 }  # fmt: skip
