@@ -156,6 +156,8 @@ def cell(runs: dict[str, Any], prefix: str) -> str:
     low, high = mean_interval(scores)
     seconds = np.median([r["cpu_seconds"] for r in mine if "mean_return" in r])
     failed = f", {len(mine) - len(scores)} failed" if len(mine) > len(scores) else ""
+    if len(scores) == 1:
+        return f"{scores[0]:.4g}; 1 seed, {seconds:.0f} s{failed}"
     return f"{np.mean(scores):.4g} ({low:.4g} to {high:.4g}); {len(scores)} seeds, {seconds:.0f} s{failed}"
 
 

@@ -14,7 +14,7 @@ PRESETS = {
     "Breakout-MinAtar": Preset(
         PQN(torso=CNN.minatar(norm=True), minibatches=32, streams=128),
         steps=10_000_000,
-        reached="not measured; untuned",
+        reached="25 on seed 400 after 2M steps in 3 min; untuned, not run to its end",
         source="the authors' settings for MinAtar (purejaxql); their layer norm is over channels alone",
     ),
 }  # fmt: skip
