@@ -34,27 +34,9 @@ __all__ = ["Preset", "env_options", "find", "kinds", "names", "rainbow", "read",
 
 _PRESETS = {
     (module.__name__.rpartition(".")[2].replace("_", "-"), env): preset
-    for module in (
-        a2c,
-        acer,
-        ars,
-        dqn,
-        dqn_lecture,
-        es,
-        hca,
-        mdpo,
-        npg,
-        ppg,
-        ppo,
-        pqn,
-        qac,
-        qprop,
-        reinforce,
-        trpo,
-        vpg,
-    )
+    for module in (a2c, acer, ars, dqn, dqn_lecture, es, hca, mdpo, npg, ppg, ppo, pqn, qac, qprop, reinforce, trpo, vpg)
     for env, preset in module.PRESETS.items()
-}
+}  # fmt: skip
 
 
 def names() -> list[tuple[str, str]]:
