@@ -24,7 +24,7 @@ from yozh.agents.risks import CVaR, MeanVariance, Wang
 from yozh.agents.sampling import Prioritised, Uniform
 from yozh.agents.scales import Clipped, PopArt, Raw, Same, Scale, Scaled, Squashed
 from yozh.agents.schedules import Counts, Multiplicative, over
-from yozh.agents.values import C51, Expected, ImplicitQuantile, QuantileRegression
+from yozh.agents.values import C51, Expected, ImplicitQuantile, Outcomes, QuantileRegression
 from yozh.core import Env, Spec, TimeStep, Unroll, YozhError, static
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
@@ -269,6 +269,18 @@ def test_an_update_is_as_large_whatever_the_size_of_a_tasks_rewards(task: str | 
         return float(optax.tree.norm(slope))
 
     assert least <= size(1) / size(0) <= most
+
+
+@pytest.mark.parametrize("task", ["task", None])
+def test_statistics_stand_still_where_no_target_counts(task: str | None):
+    scale = PopArt(0.5, task)
+    net = DQN(scale=scale).network(TASKS, jax.random.key(0))
+    target = Outcomes(jnp.full((4, 1), 7.0), jnp.ones((4, 1)))
+    obs = {"task": jnp.zeros(4, jnp.int32)}
+    after = scale.follow(net, target, jnp.zeros(4), obs)
+    np.testing.assert_array_equal((after.mean, after.square), (net.mean, net.square))
+    moved = scale.follow(net, target, jnp.asarray([1.0, 0.0, 0.0, 0.0]), obs)
+    np.testing.assert_allclose((moved.mean.ravel()[0], moved.square.ravel()[0]), (3.5, 25.0))
 
 
 EVERY: dict[str, dict[str, Any]] = {

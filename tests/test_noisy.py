@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import yozh
 from tests.contract import SMALL, train
-from yozh import networks
+from yozh import networks, presets
 from yozh.agents import DQN
 from yozh.agents.actor_critic import stirred
 from yozh.agents.values import ImplicitQuantile
@@ -92,8 +93,8 @@ def test_sigma_has_a_gradient():
 def test_acting_explores_by_noise_alone_and_evaluation_has_none():
     agent = DQN(torso=MLP((8,)), noisy=True, epsilon=1.0)
     assert isinstance(agent.noisy, Factorised)
-    state = agent.init(jax.random.key(0), SPEC)
-    params = agent.policy(state)
+    first = agent.policy(agent.init(jax.random.key(0), SPEC))
+    params = eqx.tree_at(lambda p: p.counts.updates, first, jnp.asarray(1))
     step = TimeStep(jax.random.normal(jax.random.key(1), (200, 3)), jnp.zeros(200), jnp.ones(200), *[jnp.zeros(200, bool)] * 2)  # fmt: skip
     act = lambda i, explore: agent.act(params, (), step, jax.random.key(i), explore=explore)[0]  # noqa: E731
     mean = forward(params.net, step.obs, (), step.first)[0][..., 0].argmax(-1)
@@ -102,6 +103,10 @@ def test_acting_explores_by_noise_alone_and_evaluation_has_none():
     q = np.stack([forward(perturbed(params.net, jax.random.key(i)), step.obs, (), step.first)[0][..., 0] for i in range(20)])  # fmt: skip
     assert (noisy == q.argmax(-1)).all(), "the best action under the draw, whatever epsilon is"
     assert (noisy != np.asarray(mean)[None]).any()
+    actions, spread = SPEC.action.n, [agent.act(first, (), step, jax.random.key(i))[0] for i in range(50)]
+    counts = np.bincount(np.stack(spread).ravel(), minlength=actions)
+    deviation = np.sqrt(counts.sum() * (1 / actions) * (1 - 1 / actions))
+    assert (np.abs(counts - counts.sum() / actions) < 4 * deviation).all(), "any action before the first update"
 
 
 def test_fractions_are_no_function_of_the_noise():
@@ -124,6 +129,15 @@ def test_noisy_dqn_learns_without_random_actions():
     found = evaluation.evaluate(agent, agent.policy(run.state), Vectorised(env.env, 20), episodes=100, seed=1)
     assert found["mean_return"] >= 0.95
     assert "noise" in metrics.report
+
+
+@pytest.mark.slow
+def test_cartpole_is_learnt_by_noise_alone():
+    """On this seed a network that explores by noise from the first step on stays at 131."""
+    preset = presets.find("dqn", "CartPole-v1")
+    agent = dataclasses.replace(preset.agent, noisy=True, warm_up=5000)
+    done = yozh.train(agent, "CartPole-v1", steps=preset.steps, seed=1, eval_every=preset.steps)
+    assert done.summary["evaluation"]["mean_return"] >= 475
 
 
 @pytest.mark.parametrize("name", ["a2c", "ppo"])

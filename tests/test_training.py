@@ -17,6 +17,7 @@ import pytest
 import yozh
 from tests.contract import SMALL, cartpole, learnt, named, playable, roomy
 from yozh.agents.schedules import over
+from yozh.app.cli import main
 from yozh.core import Env, Spec, TimeStep, YozhError, restart, static, transition
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
@@ -86,6 +87,16 @@ def test_policy_file_gives_the_policy_back(name: str, tmp_path: Path):
     assert (loaded(obs[0]) == trained.policy(obs)[0]).all() and np.shape(loaded(obs[0])) == spec.action.shape
     one, two = (yozh.evaluate(p, env, episodes=10) for p in (trained.policy, tmp_path / "run"))
     assert one == two
+
+
+def test_evaluation_draws_actions_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """All actions are drawn at random in this training, which keeps CartPole's pole up for 22 steps."""
+    agent = dataclasses.replace(SMALL["dqn"].agent, epsilon=1.0)
+    yozh.train(agent, "CartPole-v1", steps=100, out=tmp_path / "run", eval_episodes=2)
+    best, drawn = (yozh.evaluate(tmp_path / "run", episodes=100, explore=x)["mean_return"] for x in (False, True))
+    assert abs(drawn - 22) < 6 < abs(best - 22)
+    assert main(["evaluate", str(tmp_path / "run"), "--episodes", "100", "--explore"]) == 0
+    assert f"{drawn:.1f}" in capsys.readouterr().out
 
 
 def test_recurrent_policy_remembers(tmp_path: Path):

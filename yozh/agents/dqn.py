@@ -85,7 +85,8 @@ class DQN(ValueAgent):
     scale: Scale = Same()
     """On which the network says returns: the same one, `Squashed()` or `PopArt()`."""
     noisy: Noise | bool | None = eqx.field(default=None, converter=as_noise)
-    """Explore by learnt noise on the weights instead of random actions: true, `Factorised(sigma)` or `Independent(sigma)`."""
+    """Explore by learnt noise on the weights instead of random actions, which remain until the first update: true,
+    `Factorised(sigma)` or `Independent(sigma)`."""
     normalise_observations: bool = static(False)
     """Subtract the running mean and divide by the running deviation."""
     batch: int = static(32)
@@ -229,9 +230,11 @@ class DQN(ValueAgent):
         if not explore:
             return greedy(self.heads.judge(look.prefer, self.gamma)), extras, memory
         q, more, memory = self.heads.explore(look.prefer, self.gamma, memory, self.beside(key))
-        if self.noisy is not None or self.heads.explores:
+        if self.heads.explores:
             return greedy(q), extras | more, memory
-        return epsilon_greedy(q, self.epsilon(params.counts), key), extras | more, memory
+        # A noisy network hardly ever leaves an action that it never saw anything else than: its replay begins at random.
+        epsilon = self.epsilon(params.counts) if self.noisy is None else jnp.where(params.counts.updates == 0, 1.0, 0.0)
+        return epsilon_greedy(q, epsilon, self.beside(key)), extras | more, memory
 
     def expected(self, params: Params, memory: PyTree, step: TimeStep) -> Float[Array, " B"] | None:
         """None of Munchausen's backup, which pays itself besides, and of hyperbolic heads, whose discount is no power."""

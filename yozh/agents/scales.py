@@ -120,17 +120,18 @@ class PopArt(Scale):
         )
 
     def follow(self, net: Rescaled, target: Outcomes, weight: Float[Array, " B"], obs: PyTree = None) -> Rescaled:
-        """μ ← (1 − β) μ + β G, ν ← (1 − β) ν + β G², G the batch's targets in the mean; of a task those of its own, if there are any."""
+        """μ ← (1 − β) μ + β G, ν ← (1 − β) ν + β G², G the batch's targets in the mean, of a task those of its own; neither moves where there are none."""
         squares = jnp.sum(jnp.square(target.worth) * target.chance, -1)
 
         def moments(weight: Float[Array, " B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
             return weighted_mean(target.mean(), weight), weighted_mean(squares, weight)
 
         if self.task is None:
-            rate, (mean, square) = self.rate, moments(weight)
+            own, (mean, square) = weight, moments(weight)
         else:
             own = weight[None] * jax.nn.one_hot(obs[self.task], len(net.mean), axis=0)
-            rate, (mean, square) = jnp.where(jnp.any(own > 0, -1), self.rate, 0.0), jax.vmap(moments)(own)
+            mean, square = jax.vmap(moments)(own)
+        rate = jnp.where(jnp.any(own > 0, -1), self.rate, 0.0)
         return net.moved(net.mean + rate * (mean - net.mean), net.square + rate * (square - net.square))
 
     def encode(self, net: Rescaled, returns: Float[Array, "*bn"], obs: PyTree = None) -> Float[Array, "*bn"]:

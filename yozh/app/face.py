@@ -105,9 +105,10 @@ def options_played(policy: Policy, env: Any, given: Mapping[str, Any] | None) ->
 
 
 def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 100, seed: int = 1, backend: str | None = None,
-             env_options: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+             env_options: Mapping[str, Any] | None = None, explore: bool = False) -> dict[str, Any]:  # fmt: skip
     """Returns of `episodes` whole episodes and their mean with its 95 % interval; `env` is the policy's own if left out, with
-    the options that it was trained with, changed by `env_options`."""
+    the options that it was trained with, changed by `env_options`. With `explore` actions are drawn as in training, where they
+    are the best ones otherwise: in a game without chance these play the same few episodes again and again."""
     cache_programs()
     policy = policy if isinstance(policy, Policy) else load(policy)
     options = options_played(policy, env, env_options)
@@ -116,7 +117,7 @@ def evaluate(policy: Policy | str | Path, env: Any = None, *, episodes: int = 10
     fits = (made.spec.observation, made.spec.action) == (policy.spec.observation, policy.spec.action)
     require(fits, f"the policy was trained for {policy.spec}, and the environment has {made.spec}")
     try:
-        return evaluation.evaluate(policy.agent, policy.params, made, episodes=episodes, seed=seed)
+        return evaluation.evaluate(policy.agent, policy.params, made, episodes=episodes, seed=seed, explore=explore)
     finally:
         made.close()
 
