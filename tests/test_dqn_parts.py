@@ -167,17 +167,14 @@ class Copies(Env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("scale", "small"), [(Squashed(), True), (PopArt(task="task"), True), (PopArt(), False)], ids=["squashed", "tasks", "one"]
-)  # fmt: skip
-def test_two_copies_in_one_network_whose_rewards_differ_a_thousandfold(scale: Scale, small: bool):
-    """With one scale for both, the small copy's returns are a thousandth of the deviation."""
+@pytest.mark.parametrize("scale", [Squashed(), PopArt(task="task")], ids=["squashed", "tasks"])
+def test_two_copies_in_one_network_whose_rewards_differ_a_thousandfold(scale: Scale):
+    """With one `PopArt()` for both, whose gradients the next test but one weighs, the small copy is learnt by luck alone."""
     agent = over(dataclasses.replace(presets.find("dqn", "Catch").agent, scale=scale), 90_000)
     run, _ = train(agent, Copies(), 90_000 // (agent.streams * agent.unroll))
     params = agent.policy(run.state)
     mean = [evaluation.evaluate(agent, params, Vectorised(Copies(i), 20), episodes=200, seed=1)["mean_return"] for i in (0, 1)]  # fmt: skip
-    assert mean[1] / 1000 >= 0.9
-    assert (mean[0] >= 0.9) == small
+    assert mean[0] >= 0.9 and mean[1] / 1000 >= 0.9
 
 
 TASKS = Spec(Dict.of({"task": Discrete(2), "x": Box((3,))}), Discrete(4))
