@@ -169,7 +169,7 @@ class Copies(Env):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [Squashed(), PopArt(task="task")], ids=["squashed", "tasks"])
 def test_two_copies_in_one_network_whose_rewards_differ_a_thousandfold(scale: Scale):
-    """With one `PopArt()` for both, whose gradients the next test but one weighs, the small copy is learnt by luck alone."""
+    """With one `PopArt()` for both the small copy is learnt by luck alone; what its updates weigh then has a test of its own."""
     agent = over(dataclasses.replace(presets.find("dqn", "Catch").agent, scale=scale), 90_000)
     run, _ = train(agent, Copies(), 90_000 // (agent.streams * agent.unroll))
     params = agent.policy(run.state)

