@@ -64,11 +64,11 @@ def test_entropy_that_collapses_is_told_unless_the_policy_is_good():
 
 
 def test_q_beyond_what_rewards_allow():
-    assert not listen([{"q": 99.0, "reward_max": 1.0}])
-    told = listen([{"q": 101.0, "reward_max": 1.0}, {"q": 900.0, "reward_max": 0.5}, {"q": 1.1e3}, {"q": 1.2e3}])
+    assert not listen([{"q": 104.0, "reward_max": 1.0}])
+    told = listen([{"q": 106.0, "reward_max": 1.0}, {"q": 900.0, "reward_max": 0.5}, {"q": 1.1e3}, {"q": 1.2e3}])
     assert [t["steps"] for t in told] == [10, 30] and "rewards up to 1 allow no more than 100" in told[0]["alarm"]
-    assert not listen([{"q": 101.0, "reward_max": 1.0}], reward_bound=2.0)
-    assert listen([{"q": -201.0}], reward_bound=2.0) and not listen([{"q": 1e9}])
+    assert not listen([{"q": 106.0, "reward_max": 1.0}], reward_bound=2.0)
+    assert listen([{"q": -211.0}], reward_bound=2.0) and not listen([{"q": 1e9}])
     assert not listen([{"q": 1e9, "reward_max": 1.0}], gamma=1.0)
 
 

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import yozh
 from tests.contract import SMALL, train
-from yozh import presets
 from yozh.agents import PQN
 from yozh.agents.exploration import epsilon_greedy
 from yozh.agents.minibatches import Sequences
@@ -128,10 +126,3 @@ def test_values_without_replay_stay_within_what_rewards_allow():
     run, _ = train(agent, probes.Endless(limit=5, ends=False), 300)
     step = TimeStep(jnp.ones((1, 1)), jnp.zeros(1), jnp.ones(1), jnp.ones(1, bool), jnp.zeros(1, bool))
     assert 9.0 < float(agent.forward(run.state, (), step)[0].max()) < 10.5
-
-
-@pytest.mark.slow
-def test_cartpole():
-    preset = presets.find("pqn", "CartPole-v1")
-    trained = yozh.train(preset.agent, "CartPole-v1", steps=preset.steps, seed=0)
-    assert trained.summary["evaluation"]["mean_return"] >= 475

@@ -84,7 +84,10 @@ def test_policy_file_gives_the_policy_back(name: str, tmp_path: Path):
     obs = np.random.default_rng(0).normal(size=(50, *spec.observation.shape)).astype(np.float32)
     assert (trained.policy(obs) == loaded(obs)).all()
     loaded.reset()
-    assert (loaded(obs[0]) == trained.policy(obs)[0]).all() and np.shape(loaded(obs[0])) == spec.action.shape
+    alone = loaded(obs[0])
+    assert np.shape(alone) == spec.action.shape
+    # One observation alone is another program than fifty, and may round otherwise.
+    np.testing.assert_allclose(alone, trained.policy(obs)[0], rtol=1e-5, atol=1e-6)
     one, two = (yozh.evaluate(p, env, episodes=10) for p in (trained.policy, tmp_path / "run"))
     assert one == two
 

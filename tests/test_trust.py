@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-import yozh
 from tests.test_pqn import few
-from yozh import networks, presets
+from yozh import networks
 from yozh.agents import NPG, TRPO
 from yozh.agents.natural import backtrack, conjugate_gradients, fisher_product
 from yozh.agents.schedules import over
@@ -189,11 +188,3 @@ def test_what_makes_no_trust_region_is_refused():
     ):
         with pytest.raises(YozhError, match=message):
             cls(**settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["trpo", "mdpo"])
-def test_cartpole(name: str):
-    preset = presets.find(name, "CartPole-v1")
-    trained = yozh.train(preset.agent, "CartPole-v1", steps=preset.steps, seed=0)
-    assert trained.summary["evaluation"]["mean_return"] >= 475

@@ -14,6 +14,8 @@ REMEMBERED = 100
 """Rows over which a metric's running median goes."""
 WINDOW = 5
 """Rows whose median stands for one moment of the loss."""
+SLACK = 1.05
+"""How far Q may pass what rewards allow: that of an agent which earns the largest reward at every step wavers about that bound."""
 DOUBLINGS = 5
 """Windows in a row over which the loss doubles each time before that is a trend."""
 
@@ -30,7 +32,7 @@ class Alarms(Observer):
     """Watches for collapse and divergence; each trouble is told once, and again whenever it is ten times as bad.
 
     It rings where entropy falls below 1 % of its first value while evaluation does not hold its own (not for differential
-    entropy, which goes below zero in the best of runs); where the mean Q passes `reward_bound / (1 - gamma)`; where the KL of
+    entropy, which goes below zero in the best of runs); where the mean Q passes `reward_bound / (1 - gamma)` by 5 %; where the KL of
     an update is above 0.1 and ten times its median; where the explained variance stays negative for a fifth of the run, unless the
     value loss is below 1 % of its largest (where all returns are alike there is nothing to explain); where the gradient's norm is a hundred times its median and ten times what it is clipped to; where the loss doubles again and
     again; where more than 1 % of the mass of C51's targets has lain beyond its support for ten rows; where more than half of the ReLU
@@ -107,7 +109,7 @@ class Alarms(Observer):
 
     def _q(self, value: float) -> Alarm | None:
         bound = self._reward / (1.0 - self._gamma) if self._gamma < 1 else math.inf
-        if not 0 < bound < abs(value):
+        if not 0 < SLACK * bound < abs(value):
             return None
         text = f"q is {value:.4g}, and rewards up to {self._reward:.4g} allow no more than {bound:.4g}: "
         text += "the values feed on themselves; lower --agent.learning-rate or update the target more slowly"
