@@ -23,6 +23,9 @@ class Case:
 
 
 RESETS = "The peer resets within the step that ends an episode; Yozh spends a step on it, which is not counted."
+CLEANRL = (
+    "CleanRL's defaults. Yozh runs 10 streams, CleanRL one; its gradients are not clipped, and DQN's loss is squared. "
+)
 PUREJAXRL = {
     "NUM_STEPS": 128, "UPDATE_EPOCHS": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2, "ENT_COEF": 0.01,
     "VF_COEF": 0.5, "MAX_GRAD_NORM": 0.5, "ANNEAL_LR": True, "DEBUG": False,
@@ -101,6 +104,16 @@ CASES = {
              EPSILON_FINISH=0.05, EPSILON_ANNEAL_TIME=250_000, TARGET_UPDATE_INTERVAL=500, LR=2.5e-4, LEARNING_STARTS=10_000,
              TRAINING_INTERVAL=10, LR_LINEAR_DECAY=False, GAMMA=0.99, TAU=1.0, WANDB_MODE="disabled"),
         1.5, 500_000, 500_000, "PureJaxRL's gradients are not clipped, and its loss is squared. " + RESETS, "PUREJAXRL",
+    ),
+    "dqn-cartpole-cleanrl": Case(
+        "dqn-cartpole", "of_cleanrl", "cleanrl", dict(threads=1, script="dqn_jax"), 10.0, 500_000, 60_000, CLEANRL + RESETS, "CLEANRL",
+    ),
+    "dqn-cartpole-cleanrl-torch": Case(
+        "dqn-cartpole", "of_cleanrl", "cleanrl", dict(threads=1, script="dqn"), 10.0, 500_000, 60_000, CLEANRL + RESETS, "CLEANRL",
+    ),
+    "c51-cartpole-cleanrl": Case(
+        "c51-cartpole-101", "of_cleanrl", "cleanrl", dict(threads=1, script="c51_jax"), 10.0, 500_000, 60_000, CLEANRL + RESETS,
+        "CLEANRL",
     ),
     "dqn-cartpole-rejax": Case(
         "dqn-cartpole-64", "of_rejax", "jax",

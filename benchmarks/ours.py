@@ -56,6 +56,11 @@ def agents() -> dict[str, tuple[Agent, str, str | None]]:
     return {
         "a2c-cartpole": (A2C(), "CartPole-v1", None),
         "dqn-cartpole": (DQN(torso=MLP((120, 84), "relu"), **busy), "CartPole-v1", None),
+        "c51-cartpole-101": (
+            DQN(torso=MLP((120, 84), "relu"), values=C51(-100.0, 100.0, 101), **busy),
+            "CartPole-v1",
+            None,
+        ),
         "dqn-cartpole-64": (DQN(torso=MLP((64, 64), "relu"), double=True, **busy), "CartPole-v1", None),
         "c51-cartpole": (DQN(epsilon=0.1, **small), "CartPole-v1", None),
         "rainbow-cartpole": (rainbow, "CartPole-v1", None),

@@ -12,6 +12,20 @@ PINS = {
     "sb3": [["torch==2.13.0"], ["stable-baselines3==2.9.2", "gymnasium[box2d,classic-control,mujoco]==1.4.0"]],
     "contrib": [["torch==2.13.0"], ["sb3-contrib==2.9", "gymnasium[box2d,classic-control,mujoco]==1.4.0"]],
     "tianshou": [["torch==2.13.0"], ["tianshou==2.0.1", "gymnasium[classic-control]"]],
+    "cleanrl": [
+        ["torch==2.13.0"],
+        [
+            "gymnasium[classic-control]==0.29.1",
+            "numpy==1.26.4",
+            "tyro==1.0.17",
+            "tensorboard",
+            "jax==0.4.25",
+            "jaxlib==0.4.25",
+            "flax==0.8.2",
+            "optax==0.2.2",
+            "scipy==1.12.0",
+        ],
+    ],
     "sbx": [["sbx-rl==0.28.0", "gymnasium[box2d,mujoco]==1.4.0"]],
     "jax": [
         [

@@ -7,21 +7,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from tests.contract import NET, learnt, train
 from yozh import networks
-from yozh.agents import A2C, QProp
+from yozh.agents import TRPO, QProp
 from yozh.agents.estimators import GAE, RewardToGo
 from yozh.agents.qprop import share, worth
 from yozh.agents.scales import Scaled
-from yozh.agents.schedules import Counts, Schedule, over, schedule
+from yozh.agents.schedules import over
 from yozh.agents.targets import Soft
 from yozh.core import Spec, TimeStep, Unroll, YozhError
 from yozh.environments import probes
 from yozh.environments.batched import Vectorised
 from yozh.environments.classic import Pendulum
+from yozh.losses import weighted_mean
 from yozh.networks import GRU, MLP, Network
 from yozh.runners import fused
 from yozh.runners.rollout import rollout
@@ -61,28 +61,36 @@ def bandit(agent: QProp, critic: Network | None = None, **weights: float) -> Any
     return state if critic is None else eqx.tree_at(lambda s: s.critic.q, state, critic)
 
 
-def pulls(s: float, action: jax.Array, reward: jax.Array) -> tuple[Unroll, jax.Array]:
+def pulls(s: float, action: jax.Array, reward: jax.Array) -> Unroll:
     """Episodes of one step, one a stream."""
     n = len(action)
     obs, rewards = jnp.full((2, n, 1), s), jnp.stack([jnp.zeros(n), reward])
     late = jnp.broadcast_to(jnp.array([[False], [True]]), (2, n))
     step = TimeStep(obs, rewards, 1.0 - late.astype(jnp.float32), ~late, late)
-    u = Unroll(step, jnp.stack([action, action]), {}, (), jnp.zeros(n, jnp.int32), jnp.ones(n))
-    return u, rewards
+    return Unroll(step, jnp.stack([action, action]), {}, (), jnp.zeros(n, jnp.int32), jnp.ones(n))
 
 
 def gradients(agent: QProp, state: Any, s: float, action: jax.Array, reward: jax.Array) -> Any:
-    """Minus the gradient of the loss of each action alone, `[n, ...]`."""
+    """The gradient of what shall grow of each action alone, `[n, ...]`, at the weights that acted."""
 
     @jax.jit
     @jax.vmap
     def one(a: jax.Array, r: jax.Array) -> Any:
-        return jax.grad(lambda net: -agent.loss(net, state, pulls(s, a[None], r[None]), None)[0])(state.net)
+        u = pulls(s, a[None], r[None])
+        empty = state.net.initial_memory()
+        (acted, _), _ = networks.unroll(state.net, u.step.obs, empty, u.step.first)
+        u = dataclasses.replace(u, extras={"log_prob": acted.log_prob(u.action)}, memory=(empty, None))
+        samples = agent.samples(state, u, None)[1]
+
+        def grown(net: Any) -> jax.Array:
+            return weighted_mean(agent.surrogate(agent.look(net, samples, None)[0], samples), samples.weight)
+
+        return jax.grad(grown)(state.net)
 
     return one(action, reward)
 
 
-PLAIN = QProp(torso=MLP(()), critic_widths=(8,), estimator=GAE(1.0), value_coefficient=0.0)
+PLAIN = QProp(torso=MLP(()), critic_widths=(8,), estimator=GAE(1.0))
 
 
 @pytest.mark.parametrize("eta", ["full", "none"])
@@ -133,30 +141,21 @@ def test_the_share_follows_the_sign_of_both():
         assert share(eta, advantage, line).tolist() == expected
 
 
-class Plain(A2C):
-    """A2C with the step of Q-Prop."""
-
-    learning_rate: Schedule = schedule(1e-2)
-    estimator: Any = GAE(0.9)
-
-    def optimiser(self, counts: Counts) -> optax.GradientTransformation:
-        return optax.adam(self.learning_rate(counts))
-
-
-BOTH = dict(learning_rate=1e-2, estimator=GAE(0.9), torso=NET, streams=2, length=8, entropy_coefficient=0.01,
+BOTH = dict(learning_rate=1e-2, estimator=GAE(0.9), torso=NET, streams=2, length=8, epochs=2, minibatches=2, solver_steps=5,
             max_gradient_norm=0.1)  # fmt: skip
-FEW = dict(critic_widths=(8,), critic_steps=2, batch=8, capacity=64)
+FEW = dict(critic_widths=(8,), critic_steps=8, batch=8, capacity=64, critic_learning_rate=0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "parts", [dict(scale_rewards=True, normalise_observations=True), dict(core=GRU(8), noisy=True)], ids=["scaled", "recurrent"]
+    "parts", [dict(scale_rewards=True, normalise_observations=True), dict(core=GRU(8), noisy=True, minibatches=1)], ids=["scaled", "recurrent"]
 )  # fmt: skip
-def test_without_the_baseline_it_is_a2c(parts: dict[str, Any]):
+def test_without_the_baseline_it_is_trpo(parts: dict[str, Any]):
     """Turn for turn the same weights; with the baseline they are others."""
     env = Pendulum(limit=5)  # the second unroll begins in the midst of an episode
-    one, _ = train(Plain(**BOTH, **parts), env, 4)
-    two, three = (train(QProp(**BOTH, **FEW, **parts, eta=eta), env, 4)[0] for eta in ("none", "full"))
+    parts = BOTH | parts
+    one, _ = train(TRPO(normalise_advantage=False, **parts), env, 4)
+    two, three = (train(QProp(**FEW, **parts, eta=eta), env, 4)[0] for eta in ("none", "full"))
     np.testing.assert_allclose(learnt(one), learnt(two), atol=2e-4)
     assert np.abs(learnt(one) - learnt(three)).max() > 3e-3
 
@@ -180,7 +179,7 @@ def met(agent: QProp) -> tuple[Any, Unroll]:
 
 
 SMALLEST = QProp(torso=NET, streams=4, length=16, critic_widths=(8,), critic_steps=1, batch=128, capacity=256, gamma=0.9,
-                 reward=Scaled(2.0), target=Soft(0.25), estimator=GAE(0.8))  # fmt: skip
+                 reward=Scaled(2.0), target=Soft(0.25), estimator=GAE(0.8), epochs=1, minibatches=2, solver_steps=3)  # fmt: skip
 """All of the replay drawn is one batch: 8 windows of 16 transitions."""
 
 
@@ -219,39 +218,49 @@ def test_the_critics_target_by_hand():
     np.testing.assert_allclose(report.metrics["q_loss"], np.mean(errors), rtol=1e-4)
 
 
-def test_the_policys_loss_by_loops():
-    """The correction has the value 0 and only a gradient."""
+def test_what_shall_grow_by_loops():
+    """Under weights that did not act."""
     agent = dataclasses.replace(SMALLEST, eta="conservative")
     state, u = met(agent)
     state = eqx.tree_at(lambda s: s.critic.q.value.weight, state, replace_fn=lambda w: 20.0 * w)  # a line that counts
-    fresh = columns(u, slice(4))
-    reward = 2.0 * fresh.step.reward
-    step, net = fresh.step, state.net
-    (policy, value), _ = networks.unroll(net, step.obs, net.initial_memory(), step.first)
-    mean, log_std = np.asarray(policy.mean, np.float64), np.asarray(policy.log_std, np.float64)
+    fresh, net, there = columns(u, slice(4)), state.net, moved(state.net, 5)
+    step, empty = fresh.step, net.initial_memory()
+    (policy, value), _ = networks.unroll(net, step.obs, empty, step.first)
+    (later, _), _ = networks.unroll(there, step.obs, empty, step.first)
+    fresh = dataclasses.replace(fresh, extras={"log_prob": policy.log_prob(fresh.action)}, memory=(empty, None))
+    (mean, spread), (new_mean, new_spread) = ((np.asarray(p.mean, np.float64)[..., 0], np.asarray(p.log_std, np.float64)[..., 0]) for p in (policy, later))  # fmt: skip
     value, q = np.asarray(value, np.float64), state.critic.q
     sloped = jax.jit(jax.vmap(jax.vmap(jax.grad(lambda a, o: q((o, a), ())[0]))))
     slope = np.asarray(sloped(policy.mean, step.obs), np.float64)[..., 0]
-    losses, etas, left, plain = [], [], [], []
+    grown, etas, left, plain = [], [], [], []
     for b in range(4):
         trace = 0.0
         for t in reversed(range(16)):
-            last, discount = bool(fresh.step.last[t + 1, b]), 0.9 * float(fresh.step.discount[t + 1, b])
-            delta = float(reward[t + 1, b]) + discount * value[t + 1, b] - value[t, b]
+            last, discount = bool(step.last[t + 1, b]), 0.9 * float(step.discount[t + 1, b])
+            delta = 2.0 * float(step.reward[t + 1, b]) + discount * value[t + 1, b] - value[t, b]
             trace = delta + (0.0 if last else discount * 0.8 * trace)
-            if fresh.step.last[t, b]:
+            if step.last[t, b]:
                 continue
-            off = float(fresh.action[t, b, 0]) - mean[t, b, 0]
-            line, spread = slope[t, b] * off, log_std[t, b, 0]
+            action = float(fresh.action[t, b, 0])
+            line = slope[t, b] * (action - mean[t, b])
             eta = 1.0 if trace * line > 0 else 0.0
-            log_prob = -0.5 * (off / np.exp(spread)) ** 2 - spread - 0.5 * np.log(2 * np.pi)
-            losses.append(-log_prob * (trace - eta * line))
+            log_prob, now = (
+                -0.5 * ((action - m[t, b]) / np.exp(s[t, b])) ** 2 - s[t, b] for m, s in ((mean, spread), (new_mean, new_spread))
+            )  # fmt: skip
+            grown.append(np.exp(now - log_prob) * (trace - eta * line) + eta * slope[t, b] * new_mean[t, b])
             etas.append(eta)
             left.append(trace - eta * line)
             plain.append(trace)
-    _, (metrics, _) = eqx.filter_jit(agent.loss)(state.net, state, (fresh, reward), None)
+
+    @eqx.filter_jit
+    def said(state: Any, there: Any, fresh: Any) -> Any:
+        samples = agent.samples(state, fresh, None)[1]
+        found = agent.surrogate(agent.look(there, samples, None)[0], samples)
+        return weighted_mean(found, samples.weight), agent.improved(state.net, samples, None)[1]
+
+    found, metrics = said(state, there, fresh)
     assert 0 < np.mean(etas) < 1
-    np.testing.assert_allclose(metrics["policy_loss"], np.mean(losses), rtol=2e-3)
+    np.testing.assert_allclose(found, np.mean(grown), rtol=2e-3)
     np.testing.assert_allclose(metrics["eta"], np.mean(etas), rtol=1e-5)
     np.testing.assert_allclose(metrics["variance_left"], np.var(left) / np.var(plain), rtol=2e-3)
 
@@ -283,7 +292,7 @@ def test_the_policy_learns_from_fresh_steps_alone_and_the_critic_from_replay_alo
 def test_the_critic_finds_what_actions_are_worth():
     """Of `Aim`, where nothing follows: minus the squared distance to half the sign seen."""
     agent = QProp(learning_rate=1e-3, critic_learning_rate=1e-2, torso=NET, critic_widths=(16,), streams=8, length=8, critic_steps=16,
-                  batch=32, capacity=20_000)  # fmt: skip
+                  batch=32, capacity=20_000, epochs=1, minibatches=1)  # fmt: skip
     run, _ = train(agent, probes.Aim(), 300)
     action = jnp.linspace(-0.9, 0.9, 7)[None, :, None]
     for sign in (-1.0, 1.0):
@@ -295,12 +304,16 @@ def test_the_critic_finds_what_actions_are_worth():
     ("settings", "says"),
     [
         ({"eta": "half"}, "eta is conservative, aggressive, full, none, not 'half'"),
-        ({"squash": True}, "squash bends the noise.*or take ppo"),
+        ({"squash": True}, "squash bends the noise.*or take trpo"),
+        ({"normalise_advantage": True}, "an advantage that is normalised.*leave normalise_advantage false"),
+        ({"shared": True}, "a natural step of a shared trunk"),
+        ({"delta": 0.0}, "delta must be positive, not 0"),
+        ({"shrink": 1.0}, r"shrink lies in \(0, 1\), not 1"),
         ({"batch": 0}, "batch must be positive, not 0"),
         ({"critic_steps": -1}, "critic_steps must be positive, not -1"),
         ({"critic_widths": (8, 0)}, r"critic_widths are positive, not \(8, 0\)"),
-        ({"critic_steps": 3, "batch": 5}, "3 x 5 transitions are no whole number of windows of 16"),
-        ({"capacity": 100}, "an unroll of 8 x 16 steps does not fit into a replay of 100"),
+        ({"critic_steps": 3, "batch": 5}, "3 x 5 transitions are no whole number of windows of 256"),
+        ({"capacity": 100}, "an unroll of 8 x 256 steps does not fit into a replay of 100"),
         ({"critic_learning_rate": -1.0}, "critic_learning_rate must be positive"),
         ({"estimator": RewardToGo()}, "RewardToGo needs whole episodes"),
     ],
@@ -313,6 +326,6 @@ def test_what_cannot_work_is_refused(settings: dict[str, Any], says: str):
 @pytest.mark.parametrize("space", [Discrete(3), MultiBinary(2)])
 def test_other_actions_are_sent_to_agents_that_take_them(space: Any):
     with pytest.raises(
-        YozhError, match=r"qprop takes Box actions, not .*; qac takes Discrete ones, a2c and ppo take any"
+        YozhError, match=r"qprop takes Box actions, not .*; qac takes Discrete ones, trpo and ppo take any"
     ):
         QProp().init(jax.random.key(0), Spec(Box((3,)), space))

@@ -55,15 +55,14 @@ def action_baseline(log_prob: Batch, worth: Batch, baseline: Batch, expected: Ba
     return -(log_prob * (worth - baseline) + expected)
 
 
-def linear_baseline(q: Callable[[Array], Batch], action: Float[Array, "*b d"], mean: Float[Array, "*b d"]) -> tuple[Batch, Batch]:  # fmt: skip
-    """Q-Prop's baseline `b(s, a) = grad_a Q(s, mean) . (a - mean)`, and what `action_baseline` takes for its expectation.
+def linear_baseline(q: Callable[[Array], Batch], action: Float[Array, "*b d"], mean: Float[Array, "*b d"]) -> tuple[Batch, Float[Array, "*b d"]]:  # fmt: skip
+    """Q-Prop's baseline `b(s, a) = grad_a Q(s, mean) . (a - mean)`, and its slope; both are constants.
 
-    `q` maps actions `[*b, d]` to `[*b]`, each to its own. The second answer has the gradient of `E_pi b`, through the
-    mean of a policy whose noise is symmetric, that is the deterministic policy gradient (Gu et al. 2017, eq. 5).
+    `q` maps actions `[*b, d]` to `[*b]`, each to its own. What `action_baseline` takes for the expectation is `slope . mean` with the
+    mean of the policy that learns, whose noise is symmetric: the deterministic policy gradient (Gu et al. 2017, eq. 5).
     """
     slope = jax.lax.stop_gradient(jax.grad(lambda a: jnp.sum(q(a)))(mean))
-    baseline = jnp.sum(slope * (action - mean), -1)
-    return jax.lax.stop_gradient(baseline), jnp.sum(slope * (mean - jax.lax.stop_gradient(mean)), -1)
+    return jax.lax.stop_gradient(jnp.sum(slope * (action - mean), -1)), slope
 
 
 def ppo_clip(ratio: Batch, advantage: Batch, clip: Number) -> Batch:

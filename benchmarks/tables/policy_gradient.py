@@ -2,16 +2,16 @@
 
 Discount and the scale of observations and rewards belong to the environment and are the same for all. Where a preset exists for the
 method and the environment it is taken, with its own, but for REINFORCE and VPG, which have the same settings everywhere: REINFORCE
-those of its preset for CartPole, VPG its defaults. PPO, MDPO, TRPO, NPG and PPG learn from unrolls of 16 x 128 steps, PPO and MDPO with a
+those of its preset for CartPole, VPG its defaults. PPO, MDPO, TRPO, NPG, Q-Prop and PPG learn from unrolls of 16 x 128 steps, PPO and MDPO with a
 rate that falls from 1e-3, with MuJoCo's bodies from 3e-4, which is usual there (1e-3 was run first, on the same seeds: PPO reached 1,680, 2,278
-and 1,472 on HalfCheetah); all else are the agent's defaults. Nothing else was tuned for a cell. REINFORCE and VPG were run before their statistics of observations stood still within
-a batch. With MuJoCo's bodies there are three seeds. Cells that are empty were not run, or the method takes no such actions.
+and 1,472 on HalfCheetah); all else are the agent's defaults. Nothing else was tuned for a cell. With MuJoCo's bodies there are three
+seeds. Cells that are empty were not run (REINFORCE on MuJoCo's bodies), or the method takes no such actions.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from yozh.agents import A2C, ACER, ARS, ES, MDPO, NPG, PPG, PPO, QAC, REINFORCE, TRPO, VPG, Linear
+from yozh.agents import A2C, ACER, ARS, ES, MDPO, NPG, PPG, PPO, QAC, REINFORCE, TRPO, VPG, Linear, QProp
 from yozh.agents.estimators import GAE, Estimator, Mean, RewardToGo, TotalReturn, Value
 from yozh.agents.penalties import Adaptive
 from yozh.core import Agent
@@ -104,6 +104,7 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
     "ACER": discrete("acer", ACER),
     "NPG": of("npg", NPG, **LONG),
     "TRPO": of("trpo", TRPO, **LONG),
+    "Q-Prop": lambda env: None if env in DISCRETE else of("qprop", QProp, **LONG)(env),
     "PPO": ppo_like("ppo", PPO),
     "PPO, KL penalty": ppo_like("", PPO, clip=None, penalty=Adaptive()),
     "MDPO": ppo_like("mdpo", MDPO),

@@ -26,6 +26,7 @@ from yozh.agents.on_policy import OnPolicyAgent, Samples
 from yozh.agents.scales import Raw, Rewards
 from yozh.agents.schedules import Counts, Schedule, schedule
 from yozh.core import Experience, Report, Unroll, check_not_negative, check_positive, check_share, leaf, require, static
+from yozh.distributions import Distribution
 from yozh.losses import explained_variance, squared, weighted_mean
 from yozh.networks import ActorCritic, Auto, Blueprint
 from yozh.networks.cores import CoreBlueprint
@@ -119,15 +120,15 @@ class NaturalAgent(OnPolicyAgent):
     def improved(self, net: ActorCritic, samples: Samples, noise: Key[Array, ""] | None) -> tuple[ActorCritic, dict[str, Array], Array]:  # fmt: skip
         """The network after the policy's step, and whether all numbers of it were finite."""
         weights, unravel = ravel_pytree(_policy(net))
-        advantage = self.advantage(samples)
+        samples = eqx.tree_at(lambda s: s.advantage, samples, self.advantage(samples))
 
         def at(weights: Vector) -> ActorCritic:
             return eqx.tree_at(_policy, net, unravel(weights))
 
         def judge(weights: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
             policy, _ = self.look(at(weights), samples, noise)
-            ratio = jnp.exp(policy.log_prob(samples.action) - samples.log_prob)
-            return weighted_mean(ratio * advantage, samples.weight), weighted_mean(samples.policy.kl(policy), samples.weight)  # fmt: skip
+            grown = weighted_mean(self.surrogate(policy, samples), samples.weight)
+            return grown, weighted_mean(samples.policy.kl(policy), samples.weight)
 
         few = samples.thinned(self.thin)
         fisher = fisher_product(lambda w: self.look(at(w), few, noise)[0], weights, few.weight)
@@ -144,6 +145,10 @@ class NaturalAgent(OnPolicyAgent):
         metrics["entropy"] = weighted_mean(samples.policy.entropy(), samples.weight)
         metrics["policy_gradient_norm"] = jnp.sqrt(jnp.dot(gradient, gradient))
         return at(jnp.where(finite, moved, weights)), metrics, finite
+
+    def surrogate(self, policy: Distribution, samples: Samples) -> Float[Array, "T B"]:
+        """What shall grow: r_t(θ) A_t."""
+        return jnp.exp(policy.log_prob(samples.action) - samples.log_prob) * samples.advantage
 
     def loss(self, net: ActorCritic, state: State, batch: Samples, key: Key[Array, ""] | None) -> tuple[Float[Array, ""], Any]:  # fmt: skip
         """Of the value alone, which shares no weight with the policy."""
@@ -166,8 +171,9 @@ class TRPO(NaturalAgent):
     """Steps that the line search tries, at the most."""
 
     def __check_init__(self) -> None:
-        check_share("trpo: shrink", self.shrink, "(0, 1)")
-        require(self.tries > 0, f"trpo: tries must be positive, not {self.tries}")
+        name = type(self).__name__.lower()
+        check_share(f"{name}: shrink", self.shrink, "(0, 1)")
+        require(self.tries > 0, f"{name}: tries must be positive, not {self.tries}")
 
     def move(self, judge: Judge, weights: Vector, step: Vector) -> tuple[Vector, dict[str, Array]]:
         return backtrack(judge, weights, step, shrink=self.shrink, tries=self.tries, delta=self.delta)

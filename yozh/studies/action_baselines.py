@@ -39,8 +39,8 @@ def loss(theta: Float[Array, ""], s: Float[Array, "1"], a: Float[Array, "1"], ki
     elif kind == "exact in a":
         baseline, expected = worth, reward(mean) - 1.0
     else:
-        line, expected = linear_baseline(reward, a, mean)
-        baseline = value + line
+        line, slope = linear_baseline(reward, a, mean)
+        baseline, expected = value + line, jnp.sum(slope * mean)
     return action_baseline(policy.log_prob(a), worth, baseline, expected if correct else zero)
 
 
