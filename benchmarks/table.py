@@ -39,6 +39,7 @@ def main() -> None:
     path = machine.RESULTS / "tables" / f"{asked.name}.json"
     found = kept(path)
     if asked.draw:
+        found["runs"] = found["runs"] | borrowed(table)
         picture = asked.draw.with_suffix(".svg")
         picture.write_text(pictured(table, found))
         asked.draw.write_text(f"{drawn(table, found)}\n![means and intervals of the table]({picture.name})\n")
@@ -89,7 +90,7 @@ def drawn(table: Any, found: dict[str, Any]) -> str:
         lines.append(f"| {method} | {' | '.join(cell(found['runs'], f'{env}/{method}/') for env in envs)} |")
     for label, figures in getattr(table, "PUBLISHED", {}).items():
         lines.append(f"| *{label}* | {' | '.join(figures.get(env, '') for env in envs)} |")
-    over = summed(table, found, envs) if hasattr(table, "UNIT") else ""
+    over = summed(table, found, envs) if hasattr(table, "between") else ""
     return f"{table.__doc__.strip()}\n\n" + "\n".join(lines) + f"\n\n{over}{machines(found)}\n"
 
 
@@ -103,16 +104,29 @@ def machines(found: dict[str, Any]) -> str:
     )
 
 
+def borrowed(table: Any) -> dict[str, Any]:
+    """Runs of other tables that belong into this one too: `table.BORROWED`, environments by the name of the table."""
+    runs: dict[str, Any] = {}
+    for name, envs in getattr(table, "BORROWED", {}).items():
+        theirs = kept(machine.RESULTS / "tables" / f"{name}.json")["runs"]
+        runs |= {
+            k: r for k, r in theirs.items() if k.startswith(tuple(f"{e}/{m}/" for e in envs for m in table.METHODS))
+        }
+    return runs
+
+
 def summed(table: Any, found: dict[str, Any], envs: list[str]) -> str:
-    """Interquartile means over all environments, scores in units of what `table.UNIT` reached there on average."""
-    units = {env: np.mean(of(found["runs"], f"{env}/{table.UNIT}/")) for env in envs}
+    """Interquartile means over all environments of scores between 0 and 1, as `table.between` has them, of the methods that were
+    run in all."""
+    between = {env: table.between(env, lambda method, e=env: of(found["runs"], f"{e}/{method}/")) for env in envs}
     scores = {m: [of(found["runs"], f"{e}/{m}/") for e in envs] for m in table.METHODS}
-    runs = max(len(x) for x in scores[table.UNIT])
-    whole = {m: np.array(x).T / [units[e] for e in envs] for m, x in scores.items() if all(len(y) == runs for y in x)}
-    lines = [f"| over all, {table.UNIT} = 1 | interquartile mean, 95 % |", "| --- | --- |"]
+    seeds = max(len(x) for s in scores.values() for x in s)
+    low, high = (np.array([between[e][i] for e in envs]) for i in (0, 1))
+    whole = {m: (np.array(x).T - low) / (high - low) for m, x in scores.items() if all(len(y) == seeds for y in x)}
+    lines = [f"| over all, {table.SCALE} | interquartile mean, 95 % |", "| --- | --- |"]
     for method, figures in aggregate(whole, gap=False).items():
-        low, high = figures["iqm"].ci95
-        lines.append(f"| {method} | {figures['iqm'].value:.2f} ({low:.2f} to {high:.2f}) |")
+        least, most = figures["iqm"].ci95
+        lines.append(f"| {method} | {figures['iqm'].value:.2f} ({least:.2f} to {most:.2f}) |")
     return "\n".join(lines) + "\n\n"
 
 

@@ -142,7 +142,9 @@ def project(support, p, r, g):
     return m
 
 
-def test_project_categorical(lenient):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_project_categorical(lenient, backend: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     support = np.linspace(-2, 3, 11)
     p = np.random.default_rng(0).dirichlet(np.ones(11), SHAPE)
     r, g = 2 * draw(1)[0], np.where(np.random.default_rng(2).random(SHAPE) < 0.3, 0.0, 0.9)

@@ -1,8 +1,8 @@
 """Value-based methods, each as one change to the same plain DQN, and PQN.
 
 The plain DQN of an environment has the settings of its preset without double, dueling and several steps; on LunarLander half of its
-steps. C51's supports hold the discounted returns that can occur there. Nothing was tuned for a method. Cells that are empty were not run;
-MinAtar has a table of its own (`rainbow`).
+steps. C51's supports hold the discounted returns that can occur there. Nothing was tuned for a method, but for Rainbow's noise and support on
+MinAtar, whose runs are those of the table `rainbow`. Cells that are empty were not run.
 """
 
 import dataclasses
@@ -69,5 +69,20 @@ METHODS: dict[str, Callable[[str], Agent | None]] = {
 PUBLISHED = {
     "rl-zoo, DQN": {"CartPole-v1": "500", "Acrobot-v1": "-77", "MountainCar-v0": "-101", "LunarLander-v3": "154, 100k"},
     "rl-zoo, QR-DQN": {"CartPole-v1": "500", "Acrobot-v1": "-69", "MountainCar-v0": "-106", "LunarLander-v3": "70, 100k"},
+    "MinAtar's DQN, 5M frames": {"Asterix-MinAtar": "17", "Breakout-MinAtar": "10", "Freeway-MinAtar": "50", "Seaquest-MinAtar": "20", "SpaceInvaders-MinAtar": "44"},
 }  # fmt: skip
-"""One run each of rl-zoo; after other numbers of steps where these are named."""
+"""One run each of rl-zoo; after other numbers of steps where these are named. MinAtar's: means of Young and Tian (2019)."""
+
+BORROWED = {"rainbow": MINATAR}
+
+SCALE = "random actions = 0, the published DQN = 1"
+
+RANDOM = {"CartPole-v1": 21.8, "Acrobot-v1": -499.3, "MountainCar-v0": -200.0, "LunarLander-v3": -185.1, "Asterix-MinAtar": 0.45,
+          "Breakout-MinAtar": 0.46, "Freeway-MinAtar": 0.41, "Seaquest-MinAtar": 0.07, "SpaceInvaders-MinAtar": 4.0}  # fmt: skip
+"""Mean returns of 500 episodes of random actions."""
+
+
+def between(env: str, scores: Callable[[str], list[float]]) -> tuple[float, float]:
+    """The returns that are 0 and 1 there."""
+    published = next(figures[env] for name, figures in PUBLISHED.items() if env in figures and "QR" not in name)
+    return RANDOM[env], float(published.split(",")[0])
