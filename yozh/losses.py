@@ -5,7 +5,6 @@ where they shall be constants.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,21 +134,15 @@ def project(support: Float[Array, " n"], worth: Float[Array, "*b m"], chance: Fl
     n = len(support)
     # in units of dz counted from z_min, where the two shares of a return add up to 1 without rounding
     where = jnp.clip((worth - support[0]) / (support[-1] - support[0]) * (n - 1), 0.0, n - 1.0)
-    atom = jnp.arange(n, dtype=support.dtype).reshape(*(1,) * (worth.ndim - 1), n)
-    return _added_up(lambda where, chance: jnp.clip(1.0 - jnp.abs(where - atom), 0.0) * chance, where, chance)
-
-
-def _added_up(term: Callable[..., Any], *of: Float[Array, "*b m"]) -> Any:
-    """`sum_j term(x_j, ...)` over the last axis of each x, which keeps a last axis of length 1.
-
-    On a CPU one term after the other: all at once, their numbers go through memory. The projection of 128 times 101 atoms takes 1.3 ms so and
-    not 0.15; an update of DQN with 32 times 200 quantiles 3.8 ms and not 0.36.
-    """
-    each = jnp.moveaxis(jnp.stack(of), -1, 0)[..., None]
     if jax.default_backend() != "cpu":
-        return jax.tree.map(lambda x: jnp.sum(x, 0), jax.vmap(lambda x: term(*x))(each))
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda x: term(*x), each[0]))
-    return jax.lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, term(*x)), None), nothing, each)[0]
+        atom = jax.lax.broadcasted_iota(support.dtype, (*worth.shape[:-1], n, 1), worth.ndim - 1)
+        return jnp.sum(jnp.clip(1.0 - jnp.abs(where[..., None, :] - atom), 0.0) * chance[..., None, :], -1)
+    # each return deals its chance to two atoms: 0.1 ms for 128 times 101 of them, where all n m shares take 1.3
+    left = jnp.floor(where)
+    upper, row = (where - left) * chance, jnp.indices(worth.shape, sparse=True)[:-1]
+    left = left.astype(jnp.int32)
+    dealt = jnp.zeros((*worth.shape[:-1], n), worth.dtype).at[*row, left].add(chance - upper)
+    return dealt.at[*row, jnp.minimum(left + 1, n - 1)].add(upper)
 
 
 def project_categorical(
@@ -191,7 +184,11 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
 
 
 def _quantile_huber_and_slope(quantile: Array, target: Array, tau: Array, kappa: Array, chance: Array) -> tuple[Array, Array]:  # fmt: skip
-    """The loss `[*b]` and its derivative by each quantile `[*b, n]`."""
+    """The loss `[*b]` and its derivative by each quantile `[*b, n]`.
+
+    On a CPU one target after the other: derived automatically, the n m numbers of each of several steps go through memory, and for
+    32 times 200 quantiles an update of DQN takes 3.8 ms and not 0.36.
+    """
 
     def of(target: Array, chance: Array) -> tuple[Array, Array]:
         error = target - quantile
@@ -199,8 +196,13 @@ def _quantile_huber_and_slope(quantile: Array, target: Array, tau: Array, kappa:
         force = jnp.where(error < 0, 1.0 - tau, tau) * clipped * chance
         return force * (error - 0.5 * clipped), -force
 
-    loss, slope = _added_up(of, target, chance)
-    return jnp.sum(loss, -1), slope
+    each = jnp.moveaxis(jnp.stack([target, chance]), -1, 0)[..., None]
+    if jax.default_backend() == "cpu":
+        nothing = jnp.zeros_like(quantile)
+        sums, _ = jax.lax.scan(lambda c, x: (jax.tree.map(jnp.add, c, of(*x)), None), (nothing, nothing), each)
+    else:
+        sums = jax.tree.map(lambda x: jnp.sum(x, 0), jax.vmap(lambda x: of(*x))(each))
+    return jnp.sum(sums[0], -1), sums[1]
 
 
 def squash(x: Batch, epsilon: Number) -> Batch:

@@ -44,8 +44,10 @@ class Outcomes(eqx.Module):
 
 def taken(x: Float[Array, "*bk actions n"], action: Int[Array, "*b"]) -> Float[Array, "*bk n"]:
     """The numbers of one of the actions, the same for all axes that `action` lacks."""
-    numbers, action = jnp.swapaxes(x, -1, -2), jnp.expand_dims(action, tuple(range(action.ndim, x.ndim - 2)))
-    return losses.select(numbers, jnp.broadcast_to(action[..., None], numbers.shape[:-1]))
+    action = action.reshape(*(1,) * (x.ndim - 2 - action.ndim), *action.shape, 1, 1)
+    # as in `losses.select`, and along the axis of the actions: with that one moved to the end, an update of C51 takes a quarter longer
+    index = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
+    return jnp.sum(jnp.where(index == action.astype(jnp.int32), x, 0.0), -2)
 
 
 class Lesson(NamedTuple):
