@@ -41,13 +41,16 @@ def rollout(agent: Agent, params: PyTree, env: BatchedEnv, sim: Sim, length: int
         state, step, memory = carry
         action, extras, memory = agent.act(params, memory, step, key)
         state, after = env.step(state, spaces.clip(env.spec.action, action))
-        return (state, after, memory), (step, action, extras)
+        # The step arrived at is kept, not the one left: that would outlive its place in the carry, and be copied.
+        return (state, after, memory), (after, action, extras)
 
     keys, params = unroll_keys(key, length), turned(agent.poised(params))
-    (state, step, memory), past = jax.lax.scan(advance, (sim.env, sim.step, sim.memory), keys[:-1])
+    (state, step, memory), (later, *past) = jax.lax.scan(advance, (sim.env, sim.step, sim.memory), keys[:-1])
     # The action of the final step is chosen again when the next unroll begins; what it leaves unused is never computed.
     action, extras, _ = agent.act(params, memory, step, keys[-1])
-    steps = jax.tree.map(lambda p, n: jnp.concatenate([p, n[None]]), past, (step, action, extras))
+    begun = jax.tree.map(lambda n, p: jnp.concatenate([n[None], p]), sim.step, later)
+    done = jax.tree.map(lambda p, n: jnp.concatenate([p, n[None]]), tuple(past), (action, extras))
+    steps = (begun, *done)
     return Sim(state, step, memory, sim.returns, sim.lengths), as_unroll(steps, sim.memory, version)
 
 
