@@ -26,23 +26,20 @@ class Sequences(eqx.Module):
             return self
         return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), self)
 
-    def shuffled(self: S, n: int, key: Key[Array, ""]) -> S:
-        """`n` minibatches `[n, T, B/n, ...]` that cover every sequence once."""
-        order = shuffle(key, self.weight.shape[1]).reshape(n, -1)
-
-        def dealt(x: Array) -> Array:
-            """`[T, B, ...]` to `[n, T, B/n, ...]`; of one step without moving an axis, which XLA copies though nothing moves."""
-            return x[0][order][:, None] if x.shape[0] == 1 else jnp.moveaxis(x[:, order], 1, 0)
-
-        parts = jax.tree.map(dealt, eqx.tree_at(lambda s: s.memory, self, ()))
-        return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[order], self.memory))
+    def dealt(self: S, rows: Int[Array, " n"]) -> S:
+        """These sequences."""
+        # of one step without moving an axis, which XLA copies though nothing moves
+        take = lambda x: x[0][rows][None] if x.shape[0] == 1 else x[:, rows]  # noqa: E731
+        parts = jax.tree.map(take, eqx.tree_at(lambda s: s.memory, self, ()))
+        return eqx.tree_at(lambda s: s.memory, parts, jax.tree.map(lambda m: m[rows], self.memory))
 
     def passes(self: S, update: Callable[[C, S], tuple[C, Any]], carry: C, epochs: int, minibatches: int, key: Key[Array, ""]) -> tuple[C, Any]:  # fmt: skip
         """Carries something through `update`, minibatch by minibatch, each epoch in another order; with it all that the updates
-        had to say, `[epochs, minibatches, ...]`."""
+        had to say, `[epochs, minibatches, ...]`. Each is dealt when its turn comes: a whole epoch at once goes through memory twice."""
 
         def epoch(carry: C, key: Key[Array, ""]) -> tuple[C, Any]:
-            return jax.lax.scan(update, carry, self.shuffled(minibatches, key))
+            order = shuffle(key, self.weight.shape[1]).reshape(minibatches, -1)
+            return jax.lax.scan(lambda carry, rows: update(carry, self.dealt(rows)), carry, order)
 
         return jax.lax.scan(epoch, carry, jax.random.split(key, epochs))
 
