@@ -5,7 +5,8 @@ method and the environment it is taken, with its own, but for REINFORCE and VPG,
 those of its preset for CartPole, VPG its defaults. PPO, MDPO, TRPO, NPG, Q-Prop and PPG learn from unrolls of 16 x 128 steps, PPO and MDPO with a
 rate that falls from 1e-3, with MuJoCo's bodies from 3e-4, which is usual there (1e-3 was run first, on the same seeds: PPO reached 1,680, 2,278
 and 1,472 on HalfCheetah); all else are the agent's defaults. Nothing else was tuned for a cell. With MuJoCo's bodies there are three
-seeds. Cells that are empty were not run (REINFORCE on MuJoCo's bodies), or the method takes no such actions.
+seeds. On the LunarLanders REINFORCE (but for that with the total return, on LunarLander-v3) and VPG were run before their
+statistics of observations stood still within a batch. Cells that are empty were not run (REINFORCE on MuJoCo's bodies), or the method takes no such actions.
 """
 
 from collections.abc import Callable

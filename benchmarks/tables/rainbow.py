@@ -4,7 +4,9 @@ The plain DQN is that of the table of methods. Of Rainbow the noise and the supp
 SpaceInvaders on the seeds 0 and 1.
 After 100,000 steps Asterix and Seaquest are hardly begun. Runs of Asterix on the seeds 0 and 1 say which part is in the way there: after
 300,000 steps DQN with C51 had 5.7 and 8.3, with priorities 5.2 (one run), with three steps 2.6 and 2.1, and as it is 6.2 (one run); after
-500,000 DQN had 23.7 and 21.7, Rainbow without noise 9.5 and 6.2, Rainbow with noise of .5 and no random start 4.8 and 2.9.
+500,000 DQN had 23.7 and 21.7, Rainbow without noise 9.5 and 6.2, Rainbow with noise of .5 and no random start 4.8 and 2.9. Three steps
+with half the rate, on seed 0, 2.1: the mean Q stays at 1.0 from step 60,000 on, where that of one step climbs to 3. Cells that are empty were
+not run.
 """
 
 from collections.abc import Callable
