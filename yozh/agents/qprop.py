@@ -30,7 +30,7 @@ from yozh.agents.targets import Soft
 from yozh.agents.trpo import TRPO
 from yozh.core import Experience, Report, Spec, TimeStep, Unroll, YozhError, check_positive, require, static
 from yozh.distributions import Distribution
-from yozh.losses import action_baseline, linear_baseline, squared, weighted_mean, weighted_variance
+from yozh.losses import linear_baseline, squared, weighted_mean, weighted_variance
 from yozh.networks import ActionValue, ActorCritic, Network
 from yozh.stores import FreshReplay
 
@@ -61,7 +61,7 @@ class Transitions(Sequences):
 
 
 class Controlled(Samples):
-    """Samples with the critic's line, of which η is a factor already."""
+    """Samples whose advantage is A_t − η_t b_t, with what was taken away."""
 
     line: Float[Array, "T B"] = dataclasses.field(kw_only=True)
     """η_t b_t"""
@@ -173,16 +173,16 @@ class QProp(TRPO):
         q, mean = state.critic.q, plain.policy.mode()
         line, slope = linear_baseline(lambda a: worth(q, plain.step.obs, a), plain.action, mean)
         eta = share(self.eta, plain.advantage, line)
+        plain = eqx.tree_at(lambda s: s.advantage, plain, plain.advantage - eta * line)
         return state, Controlled(**vars(plain), line=eta * line, slope=eta[..., None] * slope, eta=eta)
 
     def surrogate(self, policy: Distribution, samples: Controlled) -> Float[Array, "T B"]:
-        ratio = jnp.exp(policy.log_prob(samples.action) - samples.log_prob)
-        return -action_baseline(ratio, samples.advantage, samples.line, jnp.sum(samples.slope * policy.mode(), -1))
+        return super().surrogate(policy, samples) + jnp.sum(samples.slope * policy.mode(), -1)
 
     def improved(self, net: ActorCritic, samples: Controlled, noise: Key[Array, ""] | None) -> tuple[ActorCritic, dict[str, Array], Array]:  # fmt: skip
         net, metrics, finite = super().improved(net, samples, noise)
         rest, whole = (
-            weighted_variance(x, samples.weight) for x in (samples.advantage - samples.line, samples.advantage)
+            weighted_variance(x, samples.weight) for x in (samples.advantage, samples.advantage + samples.line)
         )
         told = {"eta": weighted_mean(samples.eta, samples.weight), "variance_left": rest / (whole + 1e-8)}
         return net, metrics | told, finite

@@ -45,7 +45,7 @@ class Outcomes(eqx.Module):
 def taken(x: Float[Array, "*bk actions n"], action: Int[Array, "*b"]) -> Float[Array, "*bk n"]:
     """The numbers of one of the actions, the same for all axes that `action` lacks."""
     action = action.reshape(*action.shape, *(1,) * (x.ndim - action.ndim))
-    # as in `losses.select`, and along the axis of the actions: with that one moved to the end, an update of C51 takes a quarter longer
+    # as in `losses.select`, and along the axis of the actions: with that one moved to the end, an update of C51 takes a sixth longer
     index = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
     return jnp.sum(jnp.where(index == action.astype(jnp.int32), x, 0.0), -2)
 
